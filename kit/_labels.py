@@ -1,0 +1,99 @@
+"""Labels, probabilities and groups of `kit.metrics`, checked and turned into codes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kit.checks import first, labels, probabilities, same_length
+from kit.errors import TableError
+
+Values = npt.ArrayLike
+
+
+def label_array(values: Values, name: str) -> np.ndarray:
+    """Return labels as one flat array without empty cells."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise TableError(f"{name} must have one dimension", received=f"shape {array.shape}")
+    empty = pd.isna(array)
+    if empty.any():
+        rows = np.flatnonzero(empty)
+        raise TableError(f"{name} has empty labels", received=f"first in rows {first(rows)}")
+    return array
+
+
+def matches(values: np.ndarray, positive: Hashable) -> np.ndarray:
+    """Return which labels are the positive one, bool."""
+    return np.fromiter((v == positive for v in values.tolist()), dtype=bool, count=len(values))
+
+
+def check_positive(positive: Hashable, **arrays: np.ndarray) -> None:
+    """Raise if labels are text and `positive` is not, or if two other labels stand without it."""
+    seen: set[Hashable] = set()
+    for name, array in arrays.items():
+        found = set(array.tolist())
+        if any(isinstance(v, str) != isinstance(positive, str) for v in found):
+            raise _no_positive(positive, name, found)
+        seen |= found
+    if positive not in seen and len(seen) > 1:
+        raise _no_positive(positive, " and ".join(arrays), seen)
+
+
+def _no_positive(positive: Hashable, name: str, found: set[Hashable]) -> TableError:
+    return TableError(
+        f"positive class {positive!r} is not among the labels of {name}",
+        received=first(sorted(map(repr, found))),
+        remedy="name it with `positive=`",
+    )
+
+
+def two_classes(
+    arrays: Sequence[np.ndarray], classes: Sequence[Hashable] | None, positive: Hashable
+) -> tuple[str, str]:
+    """Return the names of the negative and the positive class of some label arrays."""
+    found = {label for array in arrays for label in array.tolist()}
+    if classes is not None:
+        for array in arrays:
+            labels(pd.Series(array), [str(c) for c in classes])
+        found |= set(classes)
+    check_positive(positive, y_true=np.asarray(list(found), dtype=object))
+    others = sorted(str(label) for label in found if label != positive)
+    if len(others) > 1:
+        raise TableError(
+            "more than two classes", expected="y_prob of shape (n, classes), and `classes`",
+            received=first([*others, positive]),
+        )  # fmt: skip
+    return (others[0] if others else f"not {positive}"), str(positive)
+
+
+def class_probabilities(y_prob: Values, classes: Sequence[Hashable]) -> np.ndarray:
+    prob = probabilities(np.asarray(y_prob), name="y_prob")
+    if prob.ndim != 2 or prob.shape[1] != len(classes):
+        raise TableError(
+            "y_prob does not fit the classes", expected=f"shape (n, {len(classes)})",
+            received=f"shape {prob.shape}",
+        )  # fmt: skip
+    return prob
+
+
+def class_codes(values: Values, classes: Sequence[Hashable]) -> np.ndarray:
+    """Return the position of each label in `classes`, compared as text."""
+    names = [str(c) for c in classes]
+    text = labels(pd.Series(label_array(values, "labels")), names).astype(str)
+    return np.asarray(pd.Index(names).get_indexer(pd.Index(text)))
+
+
+def group_codes(groups: Values | None, n: int) -> tuple[np.ndarray, int]:
+    """Return the rank of each row's group among the sorted ones, and how many groups there are."""
+    if groups is None:
+        return np.arange(n), n
+    named = np.asarray(groups)
+    same_length(y_true=range(n), groups=named)
+    if pd.isna(named).any():
+        raise TableError("groups are empty", received=f"{int(pd.isna(named).sum())} rows")
+    names, codes = np.unique(named.astype(str), return_inverse=True)
+    return codes, len(names)

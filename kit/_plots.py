@@ -1,0 +1,119 @@
+"""What every figure shares: palette, canvas, PNG, and the few shapes drawn more than once.
+
+Colours are Okabe and Ito's, told apart with every kind of colour vision. A figure shows itself in
+a notebook as the last value of a cell, whatever matplotlib's backend; nothing touches pyplot.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+LIGHT = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7")
+STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+GREY = "#6e6e6e"
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+WIDTH = 9.0
+DPI = 110
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as a PNG file's bytes; the same table gives the same bytes."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    return stream.getvalue()
+
+
+@functools.cache
+def _figure_class() -> type[Figure]:
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        """A figure that a notebook shows without pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    return Picture
+
+
+def panels(
+    height: float, columns: int = 1, rows: int = 1, *, title: str = ""
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of notebook width, `height` inches high, and its axes row by row."""
+    figure = _figure_class()(figsize=(WIDTH, height), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    return figure, axes
+
+
+def picture(axis: Axes, image: np.ndarray, title: str = "") -> None:
+    """Draw an image, 0..255, shape (height, width) or (height, width, 1 or 3)."""
+    grey = image.ndim == 2 or image.shape[-1] == 1
+    pixels = np.clip(image.reshape(image.shape[:2]) if grey else image, 0, 255).astype(np.uint8)
+    axis.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=255)
+    axis.set_axis_off()
+    axis.set_title(title, fontsize=9)
+
+
+def sheet(
+    images: np.ndarray, columns: int, titles: Sequence[str], title: str
+) -> tuple[Figure, list[Axes]]:
+    """Draw images, shape (n, height, width, channels), row by row, `columns` in a row."""
+    rows = -(-len(images) // columns)
+    height = rows * (WIDTH / columns + (0.2 if len(titles) else 0)) + 0.4
+    figure, axes = panels(height, columns, rows, title=title)
+    for number, axis in enumerate(axes):
+        axis.set_axis_off()
+        if number < len(images):
+            picture(axis, images[number], titles[number] if len(titles) else "")
+    return figure, axes
+
+
+def whole(axis: Any) -> None:
+    """Put ticks of an axis (`axes.xaxis`) at whole numbers only."""
+    axis.get_major_locator().set_params(integer=True)
+
+
+def spoken(metric: str) -> str:
+    """Return a metric's key as it is said: `ppv` is PPV, `mean_of_six` is mean of six."""
+    return metric.upper() if metric in ("ppv", "npv", "f1", "auc") else metric.replace("_", " ")
+
+
+def stacked(axis: Axes, counts: pd.DataFrame, heights: pd.DataFrame) -> None:
+    """Draw one bar for each row, its columns stacked; the numbers inside are the counts."""
+    names = [str(name) for name in counts.index]
+    start = np.zeros(len(counts))
+    for number, name in enumerate(counts.columns):
+        colour = COLOURS[number % len(COLOURS)]
+        bars = axis.bar(names, heights[name], bottom=start, color=colour, label=str(name))
+        axis.bar_label(
+            bars, [f"{n:,}" if n else "" for n in counts[name]], label_type="center",
+            color="black" if colour in LIGHT else "white",
+        )  # fmt: skip
+        start += heights[name].to_numpy()
+    axis.tick_params("x", rotation=20 if sum(map(len, names)) > 40 else 0)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+
+
+def shares(axis: Axes, values: Any, name: str, number: int) -> None:
+    """Draw a histogram of probabilities whose bars add up to 100 %."""
+    weights = np.full(len(values), 100 / max(1, len(values)))
+    axis.hist(
+        values, np.linspace(0, 1, 26).tolist(), weights=weights,
+        alpha=0.55, color=COLOURS[number], label=f"{name} ({len(values):,})",
+    )  # fmt: skip
+    axis.set(ylabel="share of cases (%)", xlim=(0, 1))

@@ -1,0 +1,140 @@
+"""Finished runs: applied to data that came later, and listed side by side."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit import aggregate, inference, kinds, store, submission
+from kit.ensemble import Ensemble
+from kit.errors import ImageError, MissingDataError
+from kit.files import FileIndex, read_json
+from kit.manifest import Dataset
+from kit.settings import Settings
+from kit.submission import Format, read_ledger
+from kit.training import load_backend
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What later data need of a run: its dataset's entry, settings, networks and decisions."""
+
+    out: Path
+    dataset: Dataset
+    settings: Settings
+    style: Format
+    ensemble: Ensemble
+    threshold: float | None
+    models: tuple[Path, ...]
+
+
+def load(out: Path) -> Finished:
+    """Return a finished run.
+
+    Raises:
+        MissingDataError: The folder holds no run, or one that is not finished.
+    """
+    out = Path(out)
+    for name in ("settings.json", "ensemble.json", "metrics.json"):
+        if not (out / name).is_file():
+            raise MissingDataError(
+                f"no finished run: {name} is missing", path=out,
+                remedy="finish it with the `kit run` command that made it",
+            )  # fmt: skip
+    said, chosen = read_json(out / "settings.json"), read_json(out / "ensemble.json")
+    style = {**said["style"], "codes": tuple(tuple(pair) for pair in said["style"]["codes"])}
+    models = tuple(sorted((out / "models").glob("*.keras")))
+    if not models:
+        raise MissingDataError("the run has no networks", path=out / "models")
+    entry = Dataset.model_validate({**said["entry"], "folder": out})
+    return Finished(
+        out, entry, Settings(**said["settings"]), Format(**style),
+        Ensemble.from_dict(chosen), chosen["threshold"], models,
+    )  # fmt: skip
+
+
+def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFrame:
+    """Apply a finished run to later data and write a submission; no label is read.
+
+    Args:
+        out: Folder of the run.
+        data: Folder of the same layout, from which the manifest's relative roots start.
+        path: The submission to write.
+        workers: Processes that read.
+
+    Returns:
+        One row a case: `case_id, group`, `prob_<class>`.
+
+    Raises:
+        ImageError: An image cannot be read: none may be left out.
+    """
+    run = load(out)
+    classes, positive = run.dataset.classes, run.dataset.positive
+    load_backend(run.settings.threads)
+    cases = run.dataset.cases(data, labels=False)
+    root = run.dataset.root(data)
+    with tempfile.TemporaryDirectory(prefix="kit-predict-") as folder:
+        place = Path(folder)
+        index = FileIndex(place / "inputs.parquet")
+        cases["key"] = kinds.content_key(run.dataset, root, cases, index)
+        plan = kinds.patches(cases, run.dataset, root, run.settings, workers=workers)
+        items = kinds.items(cases, plan, run.settings)
+        pixels, failures = store.build(
+            place, items, kinds.reader(run.dataset, root, run.settings), "later", workers=workers
+        )
+        if failures:
+            raise ImageError("images cannot be read, and no case may be left out",
+                             received=failures[0], path=root)  # fmt: skip
+        rule = run.settings.aggregate if run.dataset.kind == "slides" else "mean"
+        parts = inference.predict_all(
+            pixels, run.models, classes=classes, folder=place,
+            policy=run.settings.augment if run.settings.tta else "none",
+        )  # fmt: skip
+        table = aggregate.to_cases(parts, cases, rule, classes, positive)
+    joined = run.ensemble.predict(table)
+    rows = submission.table(joined, run.style, classes, positive, run.threshold)
+    submission.write(path, rows, run.style)
+    submission.validate(path, run.style, list(cases.case_id), classes)
+    return joined
+
+
+def side_by_side(folder: Path) -> pd.DataFrame:
+    """Return a row for each finished run below a folder: what differs, and how it did.
+
+    Columns: run; each setting in which the runs differ; `mean_of_six` and `auc` with their
+    intervals, as text; `leaderboard`, from the ledger, empty where unknown.
+    """
+    found = sorted(path.parent for path in Path(folder).glob("*/metrics.json"))
+    if (Path(folder) / "metrics.json").is_file():
+        found.insert(0, Path(folder))
+    if not found:
+        raise MissingDataError("no finished runs", path=folder, remedy="kit run CHALLENGE")
+    compared = [read_json(out / "settings.json")["compared"] for out in found]
+    keys = [k for k in compared[0] if len({str(one.get(k)) for one in compared}) > 1]
+    rows = []
+    for out, values in zip(found, compared, strict=True):
+        metrics = read_json(out / "metrics.json")
+        ledger = read_ledger(out.parent / "ledger.csv")
+        scores = ledger.leaderboard[ledger.run == out.name]
+        rows.append({
+            "run": out.name, **{key: values.get(key) for key in keys},
+            "mean_of_six": _interval(metrics["mean_of_six"]), "auc": _interval(metrics["auc"]),
+            "leaderboard": scores.iloc[-1] if len(scores) else "",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _interval(metric: Mapping[str, Any]) -> str:
+    if metric["value"] is None:
+        return "undefined"
+    if metric["low"] is None or metric["high"] is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"

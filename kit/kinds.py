@@ -1,0 +1,150 @@
+"""What differs between kinds of data: which images a case gives, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kit import dicom, images, jobs, slides
+from kit.errors import ImageError
+from kit.files import FileIndex, fingerprint
+from kit.manifest import Dataset
+from kit.sampler import PatchSampler, draw, spread
+from kit.settings import Settings
+from kit.store import Reader
+
+ITEM = ["case_id", "path", "label", "group", "split", "key"]
+
+
+def patches(
+    cases: pd.DataFrame, dataset: Dataset, root: Path, settings: Settings, *, workers: int = 1
+) -> pd.DataFrame | None:
+    """Return the patches table: crops of slides, slices of studies; None for plain images."""
+    if dataset.kind == "slides":
+        sampler = PatchSampler(
+            patch_size=settings.patch_size, mpp=settings.mpp, level=settings.level,
+            min_tissue=settings.min_tissue, min_tumour=settings.min_tumour,
+        )  # fmt: skip
+        return sampler.plan_cases(
+            cases, root, dataset.classes, str(dataset.positive), workers,
+            mask_values=dataset.mask_values, mpp=dataset.mpp,
+        )  # fmt: skip
+    if dataset.kind == "dicom":
+        work = [
+            jobs.Job(case.case_id, _slices, (case.case_id, root / case.path, case.label))
+            for case in cases.itertuples()
+        ]
+        return pd.concat(jobs.values(jobs.run(work, title="reading series", workers=workers)))
+    return None
+
+
+def _slices(case_id: str, folder: Path, label: str | None) -> pd.DataFrame:
+    """Return the middle slices of one study; `y` is the slice, because a slice is a crop in z."""
+    chosen = dicom.middle_slices(len(dicom.read_series(folder).volume))
+    return pd.DataFrame({"case_id": case_id, "x": 0, "y": chosen, "label": label})
+
+
+def items(
+    cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings
+) -> pd.DataFrame:
+    """Return the images to keep: `case_id, path, label, group, split, key, train, predict`.
+
+    What is predicted is chosen without a look at labels; what is learnt from is balanced.
+    """
+    if plan is None:
+        free = [name for name in ("index", "part") if name in cases]
+        table = cases[[*ITEM, *free]].copy()
+        return table.assign(train=table.split == "train", predict=True)
+    most, place = settings.patches_per_slide, ["case_id", "x", "y"]
+    owner = cases.set_index("case_id")
+    label = plan.label.where(plan.label.notna(), plan.case_id.map(owner.label))
+    learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
+    learnt = draw(learnt, per_slide=most, seed=settings.seed)[[*place, "label"]]
+    predicted = spread(plan, per_slide=most, seed=settings.seed)[place]
+    table = learnt.assign(train=True).merge(predicted.assign(predict=True), on=place, how="outer")
+    table["train"], table["predict"] = table.train.eq(True), table.predict.eq(True)
+    for name in ("path", "group", "split"):
+        table[name] = table.case_id.map(owner[name])
+    table["label"] = table.label.where(table.train, None)
+    keys = table.case_id.map(owner["key"])
+    table["key"] = [f"{k}@{x},{y}" for k, x, y in zip(keys, table.x, table.y, strict=True)]
+    return table.sort_values(place, ignore_index=True)
+
+
+def reader(dataset: Dataset, root: Path, settings: Settings) -> Reader:
+    """Return the picklable function that reads rows of the items to pixels."""
+    size, how = settings.image_size, settings.mixed_sizes
+    if dataset.kind == "slides":
+        return partial(
+            _read_slides, root, size, dataset.mpp,
+            settings.patch_size, settings.mpp, settings.level,
+        )  # fmt: skip
+    read = {"dicom": _read_dicom, "arrays": _read_arrays}.get(dataset.kind, _read_images)
+    return partial(read, root, size, how)
+
+
+def _read_images(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> np.ndarray:
+    return np.stack([images.fit(images.read_image(root / path), size, how) for path in rows.path])
+
+
+def _read_arrays(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> np.ndarray:
+    found = []
+    for path, part, index in zip(rows.path, rows.part, rows["index"], strict=True):
+        found.append(images.fit(array_images(root / path, part)[index], size, how))
+    return np.stack(found)
+
+
+@lru_cache(maxsize=3)
+def array_images(path: Path, part: str) -> np.ndarray:
+    """Return the images of one part of an `.npz`, uint8, shape (n, height, width[, channels])."""
+    with np.load(path, allow_pickle=False) as arrays:
+        pixels = arrays[f"{part}_images"]
+    if pixels.dtype != np.uint8:
+        raise ImageError("images are not 8-bit", expected="uint8", received=pixels.dtype, path=path)
+    return pixels
+
+
+def _read_slides(
+    root: Path, size: int, own_mpp: float | None, patch_size: int, mpp: float | None, level: int,
+    rows: pd.DataFrame,
+) -> np.ndarray:  # fmt: skip
+    result = np.zeros((len(rows), size, size, 3), np.uint8)
+    for path, places in rows.reset_index(drop=True).groupby("path"):
+        with slides.open_slide(root / str(path), mpp=own_mpp) as slide:
+            at = {"mpp": mpp} if mpp is not None else {"level": level}
+            found = slide.read_patches(places[["x", "y"]].to_numpy(), patch_size, **at)
+        result[places.index] = np.stack([images.fit(one, size) for one in found])
+    return result
+
+
+def _read_dicom(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> np.ndarray:
+    result = np.zeros((len(rows), size, size, 1), np.uint8)
+    for path, slices in rows.reset_index(drop=True).groupby("path"):
+        volume = dicom.to_uint8(dicom.read_series(root / str(path)).volume)
+        result[slices.index] = np.stack([images.fit(volume[y], size, how) for y in slices.y])
+    return result
+
+
+def content_key(dataset: Dataset, root: Path, cases: pd.DataFrame, index: FileIndex) -> list[str]:
+    """Return a fingerprint of each case's own pixels, by which later stages see a change.
+
+    A file or folder counts whole, a MIRAX slide with its folder, an array by its own row.
+    """
+    if dataset.kind == "arrays":
+        rows = zip(cases.path, cases.part, cases["index"], strict=True)
+        return [
+            hashlib.sha256(array_images(root / path, part)[i].tobytes()).hexdigest()[:16]
+            for path, part, i in rows
+        ]
+    keys = []
+    for path in cases.path:
+        place = root / path
+        parts = [index.sha256(place)]
+        if place.suffix == ".mrxs" and place.with_suffix("").is_dir():
+            parts.append(index.sha256(place.with_suffix("")))
+        keys.append(fingerprint(parts))
+    return keys

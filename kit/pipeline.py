@@ -1,0 +1,412 @@
+"""The stages of a run, one after another: each a table on disk with the fingerprint of its inputs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit import aggregate, jobs, kinds, store, submission, training
+from kit.checks import columns, first
+from kit.ensemble import Ensemble
+from kit.errors import ImageError, SettingsError, TableError
+from kit.files import (
+    FileIndex, digest, fingerprint, read_json, read_table, table_key, write_json, write_table,
+)  # fmt: skip
+from kit.folds import assign_folds, check_no_leak
+from kit.manifest import Dataset
+from kit.metrics import evaluate
+from kit.settings import Settings, describe, difference, settings_key
+from kit.store import Store
+from kit.submission import Format
+from kit.thresholds import choose, nested
+
+log = logging.getLogger(__name__)
+
+FORMAT = {"cases": 1, "patches": 1, "folds": 1, "metrics": 1, "submission": 1, "report": 1}
+"""Of each stage's output; raised when the stage comes to mean something else."""
+UNREADABLE = 0.05
+READS = ("image_size", "mixed_sizes", "patch_size", "mpp", "level")
+PLANS = ("patch_size", "mpp", "level", "min_tissue", "min_tumour")
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A dataset, the settings that differ from its kind's, and what the platform takes."""
+
+    name: str
+    dataset: Dataset
+    settings: Mapping[str, Any]
+    style: Format = Format()
+
+
+class Run:
+    """One run of a challenge: each method returns its table, making what is missing before it.
+
+    Args:
+        challenge: What is run.
+        root: Folder that the dataset's paths are relative to.
+        out: Folder of the run.
+        settings: What it does.
+        smoke: Whether the settings are those of a smoke run (no ledger line).
+        ledger: The challenge's ledger; None keeps none.
+        folds: Fold numbers to train; None: all.
+        fold_table: A folds table to use in place of our own.
+        workers: Processes; None: what cores and accelerators allow.
+
+    Raises:
+        SettingsError: The folder belongs to a run with other settings.
+    """
+
+    def __init__(
+        self, challenge: Challenge, root: Path, out: Path, settings: Settings, *,
+        smoke: bool = False, ledger: Path | None = None, folds: Sequence[int] | None = None,
+        fold_table: Path | None = None, workers: int | None = None,
+    ) -> None:  # fmt: skip
+        self.challenge, self.dataset = challenge, challenge.dataset
+        self.root, self.out, self.settings = Path(root), Path(out), settings
+        self.smoke, self.synthetic = smoke, challenge.dataset.synthetic
+        self.ledger, self.only, self.fold_table = ledger, folds, fold_table
+        self.workers = workers or jobs.default_workers(settings.threads)
+        self._claim()
+
+    def _claim(self) -> None:
+        """Write `settings.json`, or refuse a folder whose settings are others."""
+        mine = {
+            "challenge": self.challenge.name, "dataset": self.dataset.name, "smoke": self.smoke,
+            "fold_table": digest(self._given_folds()) if self.fold_table else None,
+            **self.settings.model_dump(mode="json"),
+        }  # fmt: skip
+        path = self.out / "settings.json"
+        if path.is_file():
+            theirs = read_json(path)["compared"]
+            different = difference(mine, theirs)
+            if different:
+                raise SettingsError(
+                    "the folder belongs to a run with other settings",
+                    received=describe(different), path=self.out,
+                    remedy="choose another --out, or leave it out to get a folder of its own",
+                )  # fmt: skip
+        else:
+            for part in self.out.rglob(".part-*") if self.out.is_dir() else ():
+                part.unlink(missing_ok=True)
+        write_json(path, {
+            "fingerprint": self.fingerprint, "synthetic": self.synthetic, "compared": mine,
+            "settings": self.settings.model_dump(mode="json"), "style": asdict(self.challenge.style),
+            "entry": self.dataset.model_dump(mode="json"),
+        })  # fmt: skip
+        if self.synthetic:
+            note = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
+            (self.out / "SYNTHETIC.txt").write_text(note)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the run's settings."""
+        return fingerprint([self.challenge.name, self.dataset.name, settings_key(self.settings)])
+
+    @property
+    def models(self) -> Path:
+        """Return the folder of networks and their predictions."""
+        return self.out / "models"
+
+    def _stage(self, name: str, inputs: Any, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return the stage's table: read where its inputs agree, made and written where not."""
+        path = self.out / f"{name}.parquet"
+        key = fingerprint([name, FORMAT.get(name, 1), inputs])
+        if table_key(path) == key:
+            log.info("%s: unchanged", name)
+            return read_table(path)
+        log.info("%s: making", name)
+        table = make()
+        write_table(table, path, key)
+        return table
+
+    def _once(self, name: str, inputs: Any, paths: Sequence[Path], make: Callable[[], None]) -> None:
+        """Make files that are not tables, unless they stand and their inputs agree."""
+        notes = self.out / "stages.json"
+        known = read_json(notes) if notes.is_file() else {}
+        key = fingerprint([name, FORMAT.get(name, 1), inputs])
+        if known.get(name) != key or not all(path.is_file() for path in paths):
+            log.info("%s: making", name)
+            make()
+            write_json(notes, {**known, name: key})
+
+    def cases(self) -> pd.DataFrame:
+        """Return the cases table, with `key`, the fingerprint of each case's content."""
+        return self._cases
+
+    @cached_property
+    def _cases(self) -> pd.DataFrame:
+        table = self.dataset.cases(root=self.root)
+        if self.settings.limit:
+            table = _limited(table, self.settings.limit, self.settings.n_splits, self.settings.seed)
+        index = FileIndex(self.out / "inputs.parquet")
+        table["key"] = kinds.content_key(self.dataset, self.root, table, index)
+        index.save()
+        return self._stage("cases", digest(table), lambda: table)
+
+    def patches(self) -> pd.DataFrame | None:
+        """Return the patches table of slides and studies; None where a case is one image."""
+        return self._patches
+
+    @cached_property
+    def _patches(self) -> pd.DataFrame | None:
+        if self.dataset.kind not in ("slides", "dicom"):
+            return None
+        cases = self.cases()
+        inputs = [digest(cases), self._mask_keys(cases), settings_key(self.settings, *PLANS)]
+        return self._stage("patches", inputs, lambda: pd.DataFrame(
+            kinds.patches(cases, self.dataset, self.root, self.settings, workers=self.workers)
+        ))  # fmt: skip
+
+    def _mask_keys(self, cases: pd.DataFrame) -> list[str]:
+        if "mask" not in cases:
+            return []
+        index = FileIndex(self.out / "inputs.parquet")
+        keys = [index.sha256(self.root / mask) for mask in cases["mask"] if isinstance(mask, str)]
+        index.save()
+        return keys
+
+    def pixels(self) -> Store:
+        """Return the store of all images that are learnt from or predicted.
+
+        Raises:
+            ImageError: A test image cannot be read, or 5 % of the training images or more.
+        """
+        return self._pixels
+
+    @cached_property
+    def _pixels(self) -> Store:
+        items = kinds.items(self.cases(), self.patches(), self.settings)
+        key = settings_key(self.settings, *READS)
+        read = kinds.reader(self.dataset, self.root, self.settings)
+        found, self.failures = store.build(
+            self.out / "pixels", items, read, key, workers=self.workers
+        )
+        lost = items[~items.case_id.isin(found.items.case_id)]
+        lost_test = lost[lost.split == "test"]
+        if len(lost_test):
+            raise ImageError(
+                "test images cannot be read, and no test row may be left out",
+                received=self.failures[0], path=self.root, remedy="mend or replace them",
+            )  # fmt: skip
+        if len(lost) >= UNREADABLE * max(1, int((items.split != "test").sum())):
+            raise ImageError(
+                "too many images cannot be read", expected=f"less than {UNREADABLE:.0%}",
+                received=f"{len(lost)} of {len(items)}: {first(self.failures, 3)}", path=self.root,
+            )  # fmt: skip
+        for failure in self.failures:
+            log.warning("left out: %s", failure)
+        return found
+
+    def folds(self) -> pd.DataFrame:
+        """Return the folds table: `case_id, group, label, fold`, a row for each training case."""
+        return self._folds
+
+    @cached_property
+    def _folds(self) -> pd.DataFrame:
+        readable = self.pixels().items.case_id
+        cases = self.cases()
+        cases = cases[(cases.split != "test") & self._kept(cases, readable)].reset_index(drop=True)
+        base = cases[["case_id", "group", "label"]]
+        given = self._given_folds() if self.fold_table else None
+        n_splits, seed = self.settings.n_splits, self.settings.seed
+        inputs = [digest(base), n_splits, seed, None if given is None else digest(given)]
+
+        def make() -> pd.DataFrame:
+            if given is not None:
+                return _with_folds(base, given, str(self.fold_table))
+            fold = assign_folds(base, n_splits, label="label", group="group", seed=seed)
+            return base.assign(fold=fold.to_numpy())
+
+        return check_no_leak(self._stage("folds", inputs, make))
+
+    def _kept(self, cases: pd.DataFrame, readable: pd.Series) -> pd.Series:
+        """Return which cases stay: slides without tissue do, images that cannot be read do not."""
+        plan = self.patches()
+        if plan is None:
+            return cases.case_id.isin(readable)
+        return cases.case_id.isin(readable) | ~cases.case_id.isin(plan.case_id)
+
+    def _given_folds(self) -> pd.DataFrame:
+        table = read_table(Path(str(self.fold_table)))
+        return columns(table, ["case_id", "fold"], path=str(self.fold_table))[["case_id", "fold"]]
+
+    def oof(self) -> pd.DataFrame:
+        """Return the out-of-fold predictions, a row for each training case and network."""
+        return self._predictions[0]
+
+    def test(self) -> pd.DataFrame:
+        """Return the predictions of the test cases, a row for each case and network."""
+        return self._predictions[1]
+
+    @cached_property
+    def _predictions(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        values, folds, cases = self.settings, self.folds(), self.cases()
+        recipe = training.Recipe(
+            **{name: getattr(values, name) for name in training.Recipe.__annotations__}
+        )
+        found = training.cross_validate(
+            folds, self.pixels(), values.model, recipe, self.models, values.seeds,
+            classes=self.dataset.classes, tta=values.tta, only=self.only, workers=self.workers,
+        )  # fmt: skip
+        rule = values.aggregate if self.dataset.kind == "slides" else "mean"
+        held = cases.merge(folds[["case_id", "fold"]], on="case_id")
+        asked = (held[held.fold.isin(found[0].fold.unique())], cases[cases.split == "test"])
+        oof, test = (
+            aggregate.to_cases(part, mine, rule, self.dataset.classes, self.dataset.positive)
+            for part, mine in zip(found, asked, strict=True)
+        )
+        for name, table in (("oof", oof), ("test", test)):
+            self._stage(name, digest(table), lambda table=table: table)  # type: ignore[misc]
+        return oof, test
+
+    def ensemble(self) -> Ensemble:
+        """Return the ensemble of all folds and seeds."""
+        return Ensemble(self.settings.ensemble).fit(self.oof())
+
+    def scored(self) -> pd.DataFrame:
+        """Return one row a case: joined out-of-fold probabilities, `fold` and nested `y_pred`."""
+        joined = self.ensemble().predict(self.oof())
+        joined = joined.merge(self.folds()[["case_id", "fold"]], on="case_id", how="left")
+        positive = self.dataset.positive
+        if positive is None:
+            names = np.asarray(self.dataset.classes, dtype=object)
+            prob = joined[[f"prob_{name}" for name in names]].to_numpy()
+            return joined.assign(y_pred=names[prob.argmax(axis=1)])
+        truth, prob = (joined.y_true == positive).to_numpy(), joined[f"prob_{positive}"].to_numpy()
+        method = self._method(joined)
+        chosen, _ = nested(truth, prob, joined.fold.to_numpy(), method)
+        (other,) = [name for name in self.dataset.classes if name != positive]
+        return joined.assign(y_pred=np.where(chosen, positive, other))
+
+    def _method(self, joined: pd.DataFrame) -> float | str:
+        """Return the way to the threshold: .5 where there is nothing to choose it on."""
+        if joined.fold.nunique() < 2 or joined.y_true.nunique() < 2:
+            return self.settings.threshold if isinstance(self.settings.threshold, float) else 0.5
+        return self.settings.threshold
+
+    def threshold(self) -> float | None:
+        """Return the frozen threshold of the positive class; None above two classes."""
+        positive = self.dataset.positive
+        if positive is None:
+            return None
+        joined = self.scored()
+        prob = joined[f"prob_{positive}"].to_numpy()
+        return choose((joined.y_true == positive).to_numpy(), prob, self._method(joined))
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
+        path = self.out / "metrics.json"
+        inputs = [digest(self.oof()), digest(self.folds()), settings_key(self.settings)]
+        self._once("metrics", inputs, [path], lambda: write_json(path, self._metrics()))
+        found: dict[str, Any] = read_json(path)
+        return found
+
+    def _metrics(self) -> dict[str, Any]:
+        joined, classes, positive = self.scored(), self.dataset.classes, self.dataset.positive
+        names = [f"prob_{name}" for name in classes]
+        report = evaluate(
+            joined.y_true, joined[f"prob_{positive}"] if positive else joined[names].to_numpy(),
+            threshold=self.threshold(), groups=joined.group, classes=classes,
+            positive=positive or classes[-1], y_pred=joined.y_pred,
+            resamples=self.settings.resamples, seed=self.settings.seed,
+        )  # fmt: skip
+        found = report.to_dict()
+        found["confusion"] = [list(row) for row in report.confusion]
+        found["confusion_classes"] = list(report.classes)
+        done = sorted(int(fold) for fold in joined.fold.unique())
+        if len(done) < self.folds().fold.nunique():
+            found["warnings"] = [*found["warnings"], f"only folds {first(done)} are in these figures"]
+        return found
+
+    def submission(self) -> Path:
+        """Write and validate `submission.csv`: the test cases, or the out-of-fold ones if none."""
+        path, style, data = self.out / "submission.csv", self.challenge.style, self.dataset
+        joined = self._final()
+        inputs = [digest(joined), asdict(style), self.threshold()]
+
+        def make() -> None:
+            rows = submission.table(joined, style, data.classes, data.positive, self.threshold())
+            submission.write(path, rows, style)
+
+        self._once("submission", inputs, [path], make)
+        submission.validate(path, style, list(joined.case_id), data.classes)
+        write_json(self.out / "ensemble.json", {
+            **self.ensemble().to_dict(), "threshold": self.threshold(),
+        })  # fmt: skip
+        return path
+
+    def _final(self) -> pd.DataFrame:
+        return self.ensemble().predict(self.test() if len(self.test()) else self.oof())
+
+    def report(self) -> Path:
+        """Write `report.html` with the figures, and the figures on their own."""
+        path, metrics = self.out / "report.html", self.metrics()
+        inputs = [metrics, digest(self._final()), digest(self.cases()), self.failures]
+        self._once("report", inputs, [path], lambda: self._report(metrics))
+        return path
+
+    def _report(self, metrics: dict[str, Any]) -> None:
+        from kit import overview
+        from kit.report import write_report
+
+        drawn = overview.draw(
+            self.cases(), self.folds(), training.histories(self.models), self.scored(), metrics,
+            classes=self.dataset.classes, positive=self.dataset.positive,
+            final=self._final() if len(self.test()) else None,
+        )  # fmt: skip
+        write_report(
+            self.out, title=self.challenge.name, settings=self.settings.model_dump(),
+            metrics=metrics, figures=drawn, warnings=metrics["warnings"], failures=self.failures,
+            synthetic=self.synthetic,
+        )  # fmt: skip
+
+    def complete(self) -> dict[str, Any]:
+        """Run every stage and return what `kit run --json` prints."""
+        start = time.monotonic()
+        metrics, path = self.metrics(), self.submission()
+        self.report()
+        if self.ledger is not None and not self.smoke:
+            mean = metrics["mean_of_six"]
+            submission.record(self.ledger, {
+                "run": self.out.name, "fingerprint": fingerprint([self.fingerprint, metrics]),
+                "mean_of_six": mean["value"], "low": mean["low"], "high": mean["high"],
+                "auc": metrics["auc"]["value"],
+            })  # fmt: skip
+        return {
+            **metrics, "synthetic": self.synthetic, "failures": self.failures,
+            "seconds": round(time.monotonic() - start, 2), "out": str(self.out),
+            "submission": str(path),
+        }  # fmt: skip
+
+
+def _limited(cases: pd.DataFrame, limit: int, n_splits: int, seed: int) -> pd.DataFrame:
+    """Return about `limit` training cases, whole groups, in the shares of the labels; all tests."""
+    train = cases[cases.split != "test"]
+    groups = int(train.groupby("label").group.nunique().min())
+    parts = min(len(train) // limit, groups // n_splits)
+    if parts < 2:
+        return cases
+    part = assign_folds(train, parts, label="label", group="group", seed=seed)
+    return cases[(cases.split == "test") | cases.index.isin(train.index[part == 0])].reset_index(
+        drop=True
+    )
+
+
+def _with_folds(cases: pd.DataFrame, given: pd.DataFrame, path: str) -> pd.DataFrame:
+    table = cases.merge(given, on="case_id", how="left", validate="one_to_one")
+    missing = table.case_id[table.fold.isna()]
+    if len(missing):
+        raise TableError(
+            "the fold table lacks cases", expected="a fold for each training case",
+            received=f"{len(missing)} missing: {first(missing)}", path=path,
+        )  # fmt: skip
+    return table.astype({"fold": int})

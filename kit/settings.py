@@ -1,0 +1,129 @@
+"""Every setting of a run: flat, validated, frozen, reached by `--set KEY=VALUE`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kit.checks import first, nearest
+from kit.errors import SettingsError
+from kit.files import fingerprint
+
+Kind = Literal["slides", "patches", "images", "dicom", "arrays"]
+
+
+class Settings(BaseModel):
+    """What a run does. Two runs with equal settings and equal data give equal tables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0, description="the one seed that all others derive from")
+    seeds: int = Field(1, ge=1, description="networks trained for each fold")
+    n_splits: int = Field(5, ge=2, description="folds, stratified and grouped")
+    limit: int | None = Field(None, ge=2, description="most training cases, whole groups; None: all")
+
+    image_size: int = Field(48, ge=8, description="side of the network's input, pixels")
+    mixed_sizes: Literal["resize", "pad"] = Field("resize", description="how images are fitted")
+
+    patch_size: int = Field(64, ge=8, description="side of a slide's patch, pixels at mpp or level")
+    mpp: float | None = Field(None, gt=0, description="µm per pixel of a patch; None: use level")
+    level: int = Field(0, ge=0, description="slide level of a patch where mpp is None")
+    min_tissue: float = Field(0.5, ge=0, le=1, description="least tissue fraction of a patch")
+    min_tumour: float = Field(0.5, ge=0, le=1, description="tumour fraction that labels a patch")
+    patches_per_slide: int = Field(400, ge=1, description="most patches of a slide, to train and predict")
+    aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")
+
+    model: str = Field("resnet_small", description="a name of kit.models.REGISTRY")
+    epochs: int = Field(20, ge=1, description="passes over the training part")
+    batch_size: int = Field(64, ge=1, description="images a step")
+    learning_rate: float = Field(2e-3, gt=0, description="highest rate of the schedule")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's decay")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
+    ema: float = Field(0.99, ge=0, lt=1, description="moving average of the weights; 0: none")
+    augment: Literal["none", "flips", "patch", "fundus", "mri", "ultrasound"] = Field(
+        "patch", description="augmentation policy"
+    )
+    tta: bool = Field(True, description="average the prediction over the policy's flips")
+    threads: int = Field(1, ge=1, description="processor threads of one fit: they change last digits")
+
+    ensemble: Literal["mean"] = Field("mean", description="how the folds' networks are joined")
+    threshold: float | Literal["mean_of_six", "youden", "f1"] = Field(
+        "mean_of_six", description="fixed, or chosen out-of-fold"
+    )
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples of the intervals")
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "slides": {},
+    "patches": {},
+    "images": {"augment": "fundus", "image_size": 64},
+    "dicom": {"augment": "mri", "image_size": 64},
+    "arrays": {"augment": "flips", "image_size": 56},
+}
+SMOKE: dict[str, Any] = {
+    "n_splits": 2, "limit": 400, "image_size": 32, "epochs": 6, "batch_size": 16, "model": "conv_small",
+    "patches_per_slide": 60, "tta": False, "resamples": 500,
+}  # fmt: skip
+
+
+def resolve(
+    kind: str, *layers: Mapping[str, Any], smoke: bool = False, overrides: Mapping[str, Any]
+) -> Settings:
+    """Return the settings of a run: defaults of the kind, layers, smoke, then the user's own.
+
+    Raises:
+        SettingsError: A key is unknown (its neighbours are named) or a value is out of range.
+    """
+    merged: dict[str, Any] = dict(DEFAULTS[kind])
+    for layer in (*layers, SMOKE if smoke else {}, overrides):
+        merged.update(layer)
+    known = Settings.model_fields
+    for key in merged:
+        if key not in known:
+            raise SettingsError(
+                f"setting {key!r} is unknown", received=f"{key}={merged[key]}",
+                remedy=nearest(key, known),
+            )  # fmt: skip
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        bad = error.errors()[0]
+        key = str(bad["loc"][0])
+        raise SettingsError(
+            f"setting {key} does not fit", expected=bad["msg"],
+            received=f"{key}={merged.get(key)!r}", remedy=known[key].description,
+        ) from error  # fmt: skip
+
+
+def parse(pairs: list[str]) -> dict[str, Any]:
+    """Turn `KEY=VALUE` texts into a mapping; pydantic turns each value into its type.
+
+    Raises:
+        SettingsError: A text has no `=`.
+    """
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise SettingsError("--set takes KEY=VALUE", received=pair)
+        result[key.strip()] = None if value.strip().lower() == "none" else value.strip()
+    return result
+
+
+def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which two settings differ, with both values."""
+    keys = sorted({*mine, *theirs})
+    return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}
+
+
+def describe(diff: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return one line for a difference of settings."""
+    return first([f"{k}: {there} there, {here} now" for k, (here, there) in diff.items()], 8)
+
+
+def settings_key(settings: Settings, *names: str) -> str:
+    """Return the fingerprint of the named settings, or of all."""
+    values = settings.model_dump(mode="json")
+    return fingerprint({k: values[k] for k in names} if names else values)

@@ -1,0 +1,294 @@
+"""Small drawn data sets of every kind, so that everything runs with no download.
+
+One seed decides every byte. Each patient has a look of his own (stain, texture, colour, gain), a
+few images, and mostly one label: a model that ignores patients looks better than it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kit import drawing, drawing_organs
+from kit.checks import choice
+from kit.errors import KitError, SettingsError
+from kit.files import read_json, write_json, write_text
+
+FORMAT = 1  # raise it whenever the same seed draws other bytes
+MARKER = "synthetic.json"
+TILE = 256
+LEVELS = 4
+MPP = 1.0
+FOLDABLE = 6  # training patients of a class, from a scale of 0.3 on
+EYES = ("NOR", "AMD", "DMR", "RVO")
+
+
+def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> Path:
+    """Draw a data set into a folder of its own, or leave it alone if it stands there whole.
+
+    The set is drawn beside `root` and then takes its place, so that it is whole or absent. A set
+    drawn earlier with another seed or scale, or with files missing, is replaced.
+
+    Args:
+        name: One of `NAMES`.
+        root: The set's folder; it need not exist.
+        seed: Decides every byte.
+        scale: Number of patients as a fraction of the full set, in (0, 1]; a class keeps two
+            training patients, and six from 0.3 on.
+
+    Returns:
+        `root`.
+
+    Raises:
+        SettingsError: The name or the scale is not one of those.
+        KitError: `root` holds something else, or the disk is full.
+    """
+    choice("name", name, NAMES)
+    if not 0 < scale <= 1:
+        raise SettingsError("scale must be in (0, 1]", received=f"scale={scale}")
+    root = Path(root)
+    made_by = {"format": FORMAT, "name": name, "seed": seed, "scale": scale}
+    if _stands(root, made_by):
+        return root
+    if root.exists() and not (root / MARKER).is_file() and any(root.iterdir()):
+        raise KitError(
+            "the folder holds something else", expected="an empty folder or a synthetic set",
+            path=root, remedy="choose another folder, or delete this one",
+        )  # fmt: skip
+    part = root.with_name(f".{root.name}-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        _SETS[name](part, seed, scale)
+        files = {p.relative_to(part).as_posix(): p.stat().st_size for p in _files(part)}
+        write_json(part / MARKER, {**made_by, "files": files})
+        if root.exists():
+            shutil.rmtree(root)
+        part.rename(root)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise KitError(
+            "the disk is full" if full else f"cannot be written ({error.strerror})", path=root,
+            remedy="free some space or choose another folder",
+        ) from error  # fmt: skip
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return root
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _stands(root: Path, made_by: dict[str, Any]) -> bool:
+    try:
+        marker = read_json(root / MARKER)
+        files = marker.pop("files")
+        return bool(marker == made_by) and all(
+            (root / name).stat().st_size == size for name, size in files.items()
+        )
+    except (OSError, KitError, KeyError, AttributeError):
+        return False
+
+
+def _rng(seed: int, *place: int | str) -> np.random.Generator:
+    """Return the generator of one patient or image, whatever else is drawn."""
+    words = [int.from_bytes(p.encode(), "big") if isinstance(p, str) else p for p in place]
+    return np.random.default_rng([seed, *words])
+
+
+def _patients(rng: np.random.Generator, full: int, scale: float) -> list[tuple[int, bool]]:
+    """Return class 0 or 1 of each patient, and whether he is for training; a fifth are not.
+
+    Both parts hold as many patients of either class, in no order.
+    """
+    least = FOLDABLE if scale >= 0.3 else 2
+    train = 2 * max(round(full * 0.4 * scale), least)
+    test = 2 * max(round(train / 8), 1)
+    classes = [*rng.permutation(train) % 2, *rng.permutation(test) % 2]
+    return [(int(kind), i < train) for i, kind in enumerate(classes)]
+
+
+def _table(path: Path, columns: str, rows: Sequence[Sequence[object]]) -> None:
+    lines = [columns, *(",".join(map(str, row)) for row in rows)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _write(path: Path, image: np.ndarray, *options: int) -> None:
+    """Write an image without the care that one alone needs: its whole folder is renamed."""
+    stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, stored, options)[1].tobytes())
+
+
+def _draw_patches(root: Path, seed: int, scale: float) -> None:
+    rows: list[tuple[str, str, str, str]] = []
+    for i, (kind, train) in enumerate(_patients(_rng(seed, "patches"), 60, scale), start=1):
+        rng = _rng(seed, "patches", i)
+        look, grade = drawing.stain(rng), float(rng.normal(0, 0.12))
+        for number in range(1, int(rng.integers(8, 13)) + 1):
+            malignant = bool(kind) if rng.random() < 0.85 else not kind
+            name = f"images/P{i:04d}_{number:02d}.png"
+            _write(root / name, _patch(rng, look, malignant, grade))
+            label = ("benign", "malignant")[malignant] if train else ""
+            rows.append((name, label, f"P{i:04d}", "train" if train else "test"))
+    _table(root / "labels.csv", "path,label,patient_id,split", rows)
+
+
+def _patch(
+    rng: np.random.Generator, look: drawing.Stain, malignant: bool, grade: float
+) -> np.ndarray:
+    maps = np.zeros((4, 4), np.float32)
+    atypia = (0.75 if malignant else 0.2) + grade + rng.normal(0, 0.25)
+    inflamed = rng.uniform(0.3, 0.8) if rng.random() < 0.25 else 0.0
+    return drawing.tissue(
+        rng, look, maps + max(atypia, 0), maps + np.float32(inflamed),
+        np.clip(1 + maps - 0.5 * (drawing.clouds(rng, (4, 4), 2) > 1.4), 0, 1),
+    )  # fmt: skip
+
+
+def _draw_slides(root: Path, seed: int, scale: float) -> None:
+    rows: list[tuple[str, str, str, str, str, str]] = []
+    for i, (kind, train) in enumerate(_patients(_rng(seed, "slides"), 28, scale), start=1):
+        rng = _rng(seed, "slides", i)
+        look, grade = drawing.stain(rng), float(rng.normal(0, 0.18))
+        for again in range(2 if i % 7 in (1, 3, 6) else 1):
+            positive = bool(kind) and not (again and rng.random() < 0.3)
+            case = f"S{len(rows) + 1:03d}"
+            image, tumour = _slide(rng, look, grade, positive)
+            _write_slide(root / f"slides/{case}.tif", image)
+            label, mask = "", ""
+            if train:
+                label, mask = ("negative", "positive")[positive], f"masks/{case}.png"
+                _write(root / mask, tumour * np.uint8(255))
+            split = "train" if train else "test"
+            rows.append((case, f"slides/{case}.tif", label, f"P{i:03d}", split, mask))
+    _table(root / "labels.csv", "case_id,path,label,patient_id,split,mask", rows)
+
+
+def _slide(
+    rng: np.random.Generator, look: drawing.Stain, grade: float, positive: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a slide (height, width, 3) and its tumour at 1/16, uint8 0 or 1."""
+    size = (int(rng.integers(96, 129)), int(rng.integers(80, 113)))
+    present = np.zeros(size[::-1], np.uint8)
+    centres = rng.uniform(0.3, 0.7, (int(rng.integers(1, 4)), 2)) * size
+    for x, y in centres:
+        present |= drawing.blob(rng, size, (x, y), min(size) * rng.uniform(0.24, 0.34))
+    holes = cv2.resize(drawing.clouds(rng, size, 5), size) > 1.5
+    inside = np.where(holes, 0.3, 1.0) * present
+    tumour = np.zeros_like(present)
+    while positive and tumour.sum() < 0.06 * present.sum():
+        x, y = centres[0] + rng.normal(0, 0.1, 2) * size
+        tumour |= drawing.blob(rng, size, (x, y), min(size) * rng.uniform(0.1, 0.2)) & present
+    inflamed = np.zeros(size[::-1], np.float32)
+    for _ in range(rng.integers(0, 4)):
+        x, y = centres[0] + rng.normal(0, 0.15, 2) * size
+        inflamed += drawing.blob(rng, size, (x, y), rng.uniform(4, 9)) * rng.uniform(0.5, 0.9)
+    atypia = 0.15 + 0.15 * drawing.clouds(rng, size, 6) + (0.62 + grade) * tumour
+    image = drawing.tissue(
+        rng, look, np.clip(atypia, 0, 1.5).astype(np.float32), np.clip(inflamed, 0, 1), inside
+    )
+    if rng.random() < 0.35:
+        drawing.blur_area(rng, image)
+    for _ in range(rng.integers(1, 3) if rng.random() < 0.4 else 0):
+        drawing.pen_mark(rng, image)
+    return image, tumour
+
+
+def _write_slide(path: Path, image: np.ndarray) -> None:
+    """Write a tiled JPEG pyramid that OpenSlide opens, with its µm per pixel."""
+    import tifffile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(LEVELS):
+            per_cm = 1e4 / (MPP * 2**level)
+            writer.write(
+                image, tile=(TILE, TILE), photometric="rgb", subsampling=(2, 2),
+                compression="jpeg", compressionargs={"level": 85}, metadata=None,
+                subfiletype=1 if level else 0, resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+            )  # fmt: skip
+            image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def _draw_fundus(root: Path, seed: int, scale: float) -> None:
+    people = len(EYES) * max(round(24 * scale), FOLDABLE if scale >= 0.3 else 2)
+    rows: list[tuple[str, str, str]] = []
+    for person in range(people):
+        rng = _rng(seed, "fundus", person)
+        look, disease = drawing_organs.retina(rng), EYES[person % len(EYES)]
+        for side in "RL":
+            # An occlusion is mostly of one eye; the other diseases are mostly of both.
+            spared = side == "L" and rng.random() < (0.5 if disease == "RVO" else 0.1)
+            label = "NOR" if spared else disease
+            severity = float(np.exp(rng.normal(0, 0.5)))
+            image = drawing_organs.fundus(rng, look, label, severity, side == "R")
+            name = f"images/Wide_{label}_{person + 1:03d}_{side}.jpg"
+            _write(root / name, image, cv2.IMWRITE_JPEG_QUALITY, 92)
+            rows.append((name, label, f"{person + 1:03d}"))
+    _table(root / "labels.csv", "path,label,patient_id", rows)
+
+
+def _draw_mri(root: Path, seed: int, scale: float) -> None:
+    known: list[tuple[str, int]] = []
+    asked: list[tuple[str, float]] = []
+    for i, (methylated, train) in enumerate(_patients(_rng(seed, "mri"), 60, scale), start=1):
+        rng = _rng(seed, "mri", i)
+        growth = float(np.clip(rng.normal(0.75 if methylated else 0.25, 0.2), 0, 1))
+        volume = drawing_organs.head(rng, int(rng.choice([64, 80, 96])), 16, growth)
+        study = f"{i:05d}"
+        folder = root / ("train" if train else "test") / study / "T1wCE"
+        _write_series(folder, volume, f"2.25.{i}")
+        if train:
+            known.append((study, methylated))
+        else:
+            asked.append((study, 0.5))
+    _table(root / "train_labels.csv", "BraTS21ID,MGMT_value", known)
+    _table(root / "sample_submission.csv", "BraTS21ID,MGMT_value", asked)
+
+
+def _write_series(folder: Path, volume: np.ndarray, uid: str) -> None:
+    """Write slices 5 mm apart as Image-1.dcm, Image-2.dcm and so on."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+
+    folder.mkdir(parents=True)
+    for number, pixels in enumerate(volume, start=1):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = MRImageStorage
+        meta.MediaStorageSOPInstanceUID = UID(f"{uid}.{number}")
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.ImplementationClassUID = UID("2.25.1")
+        path = folder / f"Image-{number}.dcm"
+        data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, f"{uid}.{number}"
+        data.SeriesInstanceUID, data.Modality = uid, "MR"
+        data.SeriesDescription = "T1wCE, drawn"
+        data.InstanceNumber = number
+        data.ImagePositionPatient = [0, 0, 5 * number]
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        data.PixelSpacing, data.SliceThickness = [2.5, 2.5], 5
+        data.Rows, data.Columns = pixels.shape
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+        data.PixelRepresentation = 0
+        data.PixelData = pixels.astype("<u2").tobytes()
+        data.save_as(path, enforce_file_format=True)
+
+
+_SETS: dict[str, Callable[[Path, int, float], None]] = {
+    "synthetic_slides": _draw_slides,
+    "synthetic_patches": _draw_patches,
+    "synthetic_fundus": _draw_fundus,
+    "synthetic_mri": _draw_mri,
+}
+NAMES = tuple(_SETS)

@@ -1,0 +1,231 @@
+"""The floors: a module imports only from floors below it, and siblings only where listed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+KIT = Path(__file__).parents[1] / "kit"
+
+FLOORS = {
+    0: "errors checks geometry files",
+    1: "jobs settings manifest layout patterns folds metrics intervals thresholds ensemble "
+    "_labels _sample",
+    2: "slides tissue annotations images dicom stain fundus drawing drawing_organs",
+    3: "sampler store augment models losses _tf",
+    4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
+    "kinds overview _plots",
+    5: "challenges platforms cli",
+}
+FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
+
+# Siblings that a module may import, each for the reason beside it.
+ALLOWED = {
+    "checks": {"errors"},  # what every module raises
+    "files": {"errors"},
+    "geometry": {"errors"},
+    "manifest": {"layout"},  # the entry's cases, read from disk
+    "layout": {"patterns"},  # path patterns are one way to lie on disk
+    "metrics": {"intervals", "_labels", "_sample"},  # figures come with their intervals
+    "_sample": {"intervals"},  # the type of a resampled figure
+    "thresholds": {"metrics"},  # a threshold is chosen by a metric
+    "tissue": {"slides"},  # the type of an open slide
+    "annotations": {"slides"},
+    "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
+    "training": {"inference"},  # a fold predicts its own held-out cases
+    "figures": {"_plots"},  # axes and colours
+    "report": {"_plots"},
+    "doctor": {"inventory"},  # which datasets are here
+    "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
+    "platforms": {"challenges"},  # a platform runs a challenge
+    "cli": {"challenges", "platforms"},  # the door to both
+}
+
+# The adapter through which TensorFlow may be named, should a measurement ask for it.
+TENSORFLOW = "_tf"
+
+# Floors that never touch pixels or networks.
+LIGHT_FLOORS = (0, 1)
+HEAVY = {"keras", "openslide", "cv2"}
+
+
+def module_of(file: Path, package: Path) -> str:
+    """The module of the table that a file belongs to: a subpackage counts as one."""
+    return file.relative_to(package).with_suffix("").parts[0]
+
+
+def absolute(node: ast.ImportFrom, file: Path, package: Path) -> str:
+    """The dotted name that an import statement starts from; leading dots are resolved."""
+    if not node.level:
+        return node.module or ""
+    parts = (package.name, *file.relative_to(package).parent.parts)
+    return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
+
+
+def imports_of(file: Path, package: Path) -> set[str]:
+    """Dotted names that a file imports anywhere in it; `from kit import x` gives kit.x."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = absolute(node, file, package)
+            names.update(f"{start}.{alias.name}" for alias in node.names)
+    return names
+
+
+def graph(package: Path) -> dict[str, set[str]]:
+    """For each module of the table, the dotted names that its files import."""
+    result: dict[str, set[str]] = {}
+    for file in sorted(package.rglob("*.py")):
+        module = module_of(file, package)
+        if module not in ("__init__", "__main__"):
+            result.setdefault(module, set()).update(imports_of(file, package))
+    return result
+
+
+def inside(names: set[str], package: Path, own: str) -> set[str]:
+    """The modules of the package among dotted names, the importing one left out."""
+    parts = [name.split(".") for name in names]
+    return {p[1] for p in parts if p[0] == package.name and len(p) > 1} - {own, "__version__"}
+
+
+def offences(package: Path, allowed: Mapping[str, set[str]] = ALLOWED) -> list[str]:
+    """What breaks the floors, a sentence each."""
+    found = []
+    edges: dict[str, set[str]] = {}
+    for module, names in graph(package).items():
+        tops = {name.split(".")[0] for name in names}
+        if "tensorflow" in tops and module != TENSORFLOW:
+            found.append(f"{module} imports tensorflow")
+        if module not in FLOOR:
+            found.append(f"{module} has no floor")
+            continue
+        if FLOOR[module] in LIGHT_FLOORS and tops & HEAVY:
+            found.append(f"{module} imports {', '.join(sorted(tops & HEAVY))}")
+        edges[module] = inside(names, package, module)
+        for other in sorted(edges[module]):
+            found += _offence(module, other, allowed)
+    return found + cycles(edges)
+
+
+def _offence(module: str, other: str, allowed: Mapping[str, set[str]]) -> list[str]:
+    if other not in FLOOR:
+        return [f"{module} imports {other}, which has no floor"]
+    if FLOOR[other] > FLOOR[module]:
+        return [f"{module} imports {other}, which is above it"]
+    if FLOOR[other] == FLOOR[module] and other not in allowed.get(module, set()):
+        return [f"{module} imports its sibling {other}, which is not listed"]
+    return []
+
+
+def cycles(edges: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other round, each circle once."""
+    found: set[frozenset[str]] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        for other in edges.get(module, ()):
+            if other in path:
+                found.add(frozenset(path[path.index(other) :]))
+            else:
+                walk(other, (*path, other))
+
+    for module in edges:
+        walk(module, (module,))
+    return [f"{', '.join(sorted(circle))} import each other round" for circle in found]
+
+
+def test_the_kit_keeps_its_floors() -> None:
+    assert offences(KIT) == []
+
+
+def test_no_permission_to_import_a_sibling_is_spare() -> None:
+    used = {module: inside(names, KIT, module) for module, names in graph(KIT).items()}
+    spare = {
+        f"{module} -> {other}"
+        for module, others in ALLOWED.items()
+        if FLOOR[module] < 5 and module != "pipeline"
+        for other in others - used.get(module, set())
+    }
+    assert spare == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "offence"),
+    [
+        ("checks", "from kit.training import fit", "checks imports training, which is above it"),
+        ("checks", "import kit.cli", "checks imports cli, which is above it"),
+        ("checks", "from kit import models", "checks imports models, which is above it"),
+        ("checks", "from . import models", "checks imports models, which is above it"),
+        ("checks", "def f():\n    from .store import x", "checks imports store, which is above it"),
+        ("folds", "from kit.metrics import x", "folds imports its sibling metrics, which is"),
+        ("checks", "from kit.extra import x", "checks imports extra, which has no floor"),
+        ("extra", "import os", "extra has no floor"),
+        ("models", "import tensorflow as tf", "models imports tensorflow"),
+        ("models", "def f():\n    from tensorflow import data", "models imports tensorflow"),
+        ("folds", "def f():\n    import keras", "folds imports keras"),
+        ("manifest", "from openslide import OpenSlide", "manifest imports openslide"),
+    ],
+)
+def test_a_wrong_import_is_seen(tmp_path: Path, module: str, source: str, offence: str) -> None:
+    package = tmp_path / "kit"
+    package.mkdir()
+    (package / f"{module}.py").write_text(source, encoding="utf-8")
+    found = offences(package)
+    assert any(sentence.startswith(offence) for sentence in found), found
+
+
+def test_a_wrong_import_in_a_subpackage_is_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "kit" / "platforms"
+    folder.mkdir(parents=True)
+    (folder / "kaggle.py").write_text("from ..cli import main\nfrom . import x", encoding="utf-8")
+    assert offences(tmp_path / "kit") == [
+        "platforms imports its sibling cli, which is not listed",
+    ]
+
+
+def test_a_circle_of_listed_siblings_is_seen(tmp_path: Path) -> None:
+    package = tmp_path / "kit"
+    package.mkdir()
+    (package / "folds.py").write_text("import kit.metrics", encoding="utf-8")
+    (package / "metrics.py").write_text("def f():\n    import kit.folds", encoding="utf-8")
+    listed = {"folds": {"metrics"}, "metrics": {"folds"}}
+    assert offences(package, listed) == ["folds, metrics import each other round"]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages in memory after a statement ran in a fresh process."""
+    code = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=KIT.parent
+    )
+    return set(done.stdout.split())
+
+
+def test_import_kit_loads_nothing_heavy() -> None:
+    assert not loaded_by("import kit") & {"numpy", "pandas", "keras", "openslide", "matplotlib"}
+
+
+@pytest.mark.parametrize("module", ["metrics", "folds", "ensemble"])
+def test_statistics_load_neither_keras_nor_openslide(module: str) -> None:
+    heavy = {"keras", "tensorflow", "openslide", "cv2"}
+    assert not loaded_by(f"import kit; kit.{module}") & heavy
+
+
+def test_the_command_line_loads_no_heavy_package() -> None:
+    heavy = {"keras", "tensorflow", "openslide", "cv2", "matplotlib", "sklearn", "scipy"}
+    assert not loaded_by("import kit.cli") & heavy
+
+
+def test_a_submodule_is_reached_by_its_name_and_a_wrong_name_is_told() -> None:
+    import kit
+
+    assert kit.errors.KitError.__module__ == "kit.errors"
+    assert {"metrics", "folds", "cli"} <= set(dir(kit))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        kit.nothing  # noqa: B018
