@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from kit.challenges import open_run
 from kit.errors import KitError
 from kit.platforms import nsml
 
@@ -15,7 +16,7 @@ parser.add_argument("--challenge", default="khd2020", help="khd2020 or khd2019")
 if __name__ == "__main__":
     given = parser.parse_args()
     try:
-        nsml.session(given.challenge, mode=given.mode, pause=given.pause)
+        nsml.session(given.challenge, open_run, mode=given.mode, pause=given.pause)
     except KitError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -67,7 +67,8 @@ def two_classes(
             "more than two classes", expected="y_prob of shape (n, classes), and `classes`",
             received=first([*others, positive]),
         )  # fmt: skip
-    return (others[0] if others else f"not {positive}"), str(positive)
+    named = next((str(label) for label in found if label == positive), str(positive))
+    return (others[0] if others else f"not {named}"), named
 
 
 def class_probabilities(y_prob: Values, classes: Sequence[Hashable]) -> np.ndarray:

@@ -260,7 +260,7 @@ def data_verify(
     ]
     table = pd.concat(parts, ignore_index=True)
     typer.echo(table.to_json(orient="records")) if as_json else _table(table)
-    return FAILED if len(table) and (table.get("level", "error") == "error").any() else OK
+    return OK if (table.status == "good").all() else FAILED
 
 
 @data_app.command("make")

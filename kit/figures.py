@@ -113,7 +113,7 @@ def patches_on_thumbnail(slide: Slide, plan: pd.DataFrame, footprint: float) -> 
         colour = COLOURS[number % len(COLOURS)]
         corners = rows[["x", "y"]].to_numpy()
         squares = [Rectangle((x, y), footprint, footprint) for x, y in corners]
-        axis.add_collection(PatchCollection(squares, facecolor=colour, alpha=0.25))
+        axis.add_collection(PatchCollection(squares, facecolor=colour, alpha=0.15))
         axis.add_collection(PatchCollection(squares, facecolor="none", edgecolor=colour))
         handles.append(Patch(color=colour, label=f"{name}: {len(rows):,}"))
     axis.legend(

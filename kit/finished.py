@@ -54,7 +54,7 @@ def load(out: Path) -> Finished:
     models = tuple(sorted((out / "models").glob("*.keras")))
     if not models:
         raise MissingDataError("the run has no networks", path=out / "models")
-    entry = Dataset.model_validate({**said["entry"], "folder": out})
+    entry = Dataset.model_validate({**said["entry"], "manifest": out / "settings.json"})
     return Finished(
         out, entry, Settings(**said["settings"]), Format(**style),
         Ensemble.from_dict(chosen), chosen["threshold"], models,

@@ -61,7 +61,7 @@ def run(
         workers: 1 runs in this process; more are joblib processes.
         progress: Show a bar on standard error.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     positive_int("workers", workers)
     outcomes: list[Outcome | None] = [None] * len(jobs)

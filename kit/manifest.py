@@ -52,12 +52,19 @@ class Dataset(Layout):
             raise ValueError(problem)
         return self
 
-    def root(self, data: str | Path | None = None, platform: str = "local") -> Path:
+    def root(
+        self,
+        data: str | Path | None = None,
+        platform: str = "local",
+        *,
+        mount: Path | None = None,
+    ) -> Path:
         """Return the folder that pattern, table and paths are relative to.
 
         Args:
-            data: The folder that relative roots start from; None: `data` beside the manifest.
+            data: The folder that relative roots start from, as the user says it.
             platform: Which of the roots.
+            mount: Where they start without `data`; None: `data` beside the manifest.
 
         Raises:
             ManifestError: The entry names no root for the platform.
@@ -71,7 +78,8 @@ class Dataset(Layout):
         place = Path(self.roots[platform])
         if data is not None and place.is_absolute():
             place = Path(self.roots["local"])
-        root = (Path(data) if data is not None else self.manifest.parent / "data") / place
+        base = Path(data) if data is not None else mount or self.manifest.parent / "data"
+        root = base / place
         if not root.is_dir():
             raise self.missing(root)
         return root

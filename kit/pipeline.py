@@ -124,9 +124,8 @@ class Run:
             log.info("%s: unchanged", name)
             return read_table(path)
         log.info("%s: making", name)
-        table = make()
-        write_table(table, path, key)
-        return table
+        write_table(make(), path, key)
+        return read_table(path)
 
     def _once(self, name: str, inputs: Any, paths: Sequence[Path], make: Callable[[], None]) -> None:
         """Make files that are not tables, unless they stand and their inputs agree."""
@@ -264,9 +263,10 @@ class Run:
             aggregate.to_cases(part, mine, rule, self.dataset.classes, self.dataset.positive)
             for part, mine in zip(found, asked, strict=True)
         )
-        for name, table in (("oof", oof), ("test", test)):
-            self._stage(name, digest(table), lambda table=table: table)  # type: ignore[misc]
-        return oof, test
+        return (
+            self._stage("oof", digest(oof), lambda: oof),
+            self._stage("test", digest(test), lambda: test),
+        )
 
     def ensemble(self) -> Ensemble:
         """Return the ensemble of all folds and seeds."""
@@ -336,12 +336,11 @@ class Run:
         def make() -> None:
             rows = submission.table(joined, style, data.classes, data.positive, self.threshold())
             submission.write(path, rows, style)
+            chosen = {**self.ensemble().to_dict(), "threshold": self.threshold()}
+            write_json(self.out / "ensemble.json", chosen)
 
-        self._once("submission", inputs, [path], make)
+        self._once("submission", inputs, [path, self.out / "ensemble.json"], make)
         submission.validate(path, style, list(joined.case_id), data.classes)
-        write_json(self.out / "ensemble.json", {
-            **self.ensemble().to_dict(), "threshold": self.threshold(),
-        })  # fmt: skip
         return path
 
     def _final(self) -> pd.DataFrame:

@@ -63,12 +63,13 @@ class PatchSampler:
 
     def plan(
         self,
-        slide: Slide,
+        slide: Slide | pd.DataFrame,
         tissue: TissueMask | None = None,
         mask: MaskImage | None = None,
         *,
         case_id: str | None = None,
         classes: Sequence[str] = CLASSES,
+        root: str | PathLike[str] = ".",
     ) -> pd.DataFrame:
         """Return the patches of one slide, row by row of the grid; partial ones are dropped.
 
@@ -76,11 +77,12 @@ class PatchSampler:
         the bounds are; only patches wholly inside the bounds are kept.
 
         Args:
-            slide: Open slide.
+            slide: Open slide; or a cases table, whose paths start from `root` (`plan_cases`).
             tissue: Its tissue; found here if not given.
             mask: Its tumour mask; its value named as the positive class counts, or "tumour".
             case_id: Id of the rows; the file's name without suffix if not given.
             classes: (negative, positive) names of the labels.
+            root: Folder of a cases table.
 
         Returns:
             case_id; x, y (int64, level 0, top left); tissue and tumour (float64 in [0, 1], tumour
@@ -91,6 +93,8 @@ class PatchSampler:
             SlideError: A patch is larger than the slide.
             MissingMppError: `mpp` is asked of a slide that has none.
         """
+        if isinstance(slide, pd.DataFrame):
+            return self.plan_cases(slide, root, classes, classes[1])
         footprint = self.footprint(slide)
         xy = self._grid(slide, footprint)
         tissue = tissue_mask(slide) if tissue is None else tissue

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kit import jobs
 from kit.errors import ImageError, KitError
-from kit.files import atomic, fingerprint, read_table, table_key, write_table
+from kit.files import atomic, digest, fingerprint, read_table, table_key, write_table
 
 FORMAT = 1
 CHUNK = 256
@@ -63,7 +63,7 @@ def build(
         key: Whatever else decides the pixels (size, fitting).
         workers: Processes that read.
     """
-    wanted = fingerprint({"format": FORMAT, "key": key, "items": items.to_dict("list")})
+    wanted = fingerprint({"format": FORMAT, "key": key, "items": digest(items)})
     index = folder / "pixels.parquet"
     store = Store(folder)
     if table_key(index) == wanted and store.path.is_file():

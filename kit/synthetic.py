@@ -130,7 +130,7 @@ def _write(path: Path, image: np.ndarray, *options: int) -> None:
 
 def _draw_patches(root: Path, seed: int, scale: float) -> None:
     rows: list[tuple[str, str, str, str]] = []
-    for i, (kind, train) in enumerate(_patients(_rng(seed, "patches"), 60, scale), start=1):
+    for i, (kind, train) in enumerate(_patients(_rng(seed, "patches"), 72, scale), start=1):
         rng = _rng(seed, "patches", i)
         look, grade = drawing.stain(rng), float(rng.normal(0, 0.12))
         for number in range(1, int(rng.integers(8, 13)) + 1):
@@ -146,7 +146,7 @@ def _patch(
     rng: np.random.Generator, look: drawing.Stain, malignant: bool, grade: float
 ) -> np.ndarray:
     maps = np.zeros((4, 4), np.float32)
-    atypia = (0.75 if malignant else 0.2) + grade + rng.normal(0, 0.25)
+    atypia = (0.85 if malignant else 0.2) + grade + rng.normal(0, 0.23)
     inflamed = rng.uniform(0.3, 0.8) if rng.random() < 0.25 else 0.0
     return drawing.tissue(
         rng, look, maps + max(atypia, 0), maps + np.float32(inflamed),

@@ -18,13 +18,15 @@ log = logging.getLogger(__name__)
 
 METHODS = ("mean_of_six", "youden", "f1")
 FALLBACK = 0.5
+ROUNDING = 1e-12  # differences below are none
 
 
 def choose(y_true: np.ndarray, y_prob: np.ndarray, method: float | str) -> float:
     """Return the threshold that is best on these rows; `y_prob >= threshold` is positive.
 
     Candidates lie midway between neighbouring distinct probabilities, so that some rows fall on
-    either side. Where several are equally good, the middle of the widest run of them is taken.
+    either side. Where several are equally good, the middle of the widest run of them is taken, of
+    equally wide ones the lowest.
 
     Args:
         y_true: bool or 0 and 1, shape (n,); True is the positive class.
@@ -119,10 +121,11 @@ def _scores(truth: np.ndarray, run: np.ndarray, n_runs: int, method: str) -> np.
 
 def _middle(distinct: np.ndarray, scores: np.ndarray) -> float:
     """Return the middle of the widest run of best cuts, above its lower end."""
-    best = np.concatenate([[False], scores >= scores.max() - 1e-12, [False]])
+    best = np.concatenate([[False], scores >= scores.max() - ROUNDING, [False]])
     starts, ends = np.flatnonzero(best[1:] & ~best[:-1]), np.flatnonzero(best[:-1] & ~best[1:])
     lower, upper = distinct[starts], distinct[ends]
-    widest = int((upper - lower).argmax())
+    width = upper - lower
+    widest = int((width >= width.max() - ROUNDING).argmax())
     low, high = float(lower[widest]), float(upper[widest])
     middle = (low + high) / 2
     return middle if middle > low else high

@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 MIN_CHROMA = 10  # glass, dust and shadows are grey: largest minus smallest channel, 0..255
 MIN_CONTRAST = 12  # grey levels between Otsu's two classes: less is the noise of bare glass
 STAINED_CHROMA = 28  # pale tissue that Otsu calls bright is still coloured
-INK_HUES = {"red": (350, 12), "green": (75, 185), "blue": (195, 245)}  # degrees
+INK_HUES = {"red": (350, 12), "green": (75, 185), "blue": (195, 238)}  # degrees
 INK_SATURATION = {"red": 0.62, "green": 0.25, "blue": 0.40}
-BLACK_VALUE = 75
-BLACK_CHROMA = 24
+BLACK_VALUE = 100
+BLACK_CHROMA = 34
 INK_MARGIN = 3  # mask pixels around ink, where it mixes with what lies under it
 
 
@@ -104,11 +104,12 @@ def tissue_mask(
     Source: the rule of the HeLP 2019 team (grey > 0, grey <= Otsu).
     """
     rgb, scanned = slide.overview(_mask_size(slide, mpp, max_size))
-    height, width = scanned.shape
+    seen = scanned & (rgb.max(axis=2) > 0)
+    height, width = seen.shape
     downsample = (slide.size[0] / width, slide.size[1] / height)
-    ink = _pen_ink(rgb) & scanned
+    ink = _pen_ink(rgb, seen)
     smallest = round(min_area_um2 / _pixel_area(slide, downsample, mpp))
-    tissue = _fill_holes(_stained(rgb, scanned & ~ink), smallest) & ~ink
+    tissue = _fill_holes(_stained(rgb, seen & ~ink), smallest) & ~ink
     mask = _large_objects(tissue, smallest)
     log.debug("%s: %.1f %% tissue, %.1f %% ink", slide, 100 * mask.mean(), 100 * ink.mean())
     return TissueMask(mask, downsample, slide.size, float(ink.mean()))
@@ -134,14 +135,13 @@ def _chroma(rgb: np.ndarray) -> np.ndarray:
     return chroma
 
 
-def _stained(rgb: np.ndarray, scanned: np.ndarray) -> np.ndarray:
-    """Return the pixels that hold stain: HeLP's rule, guarded by colour."""
+def _stained(rgb: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the seen pixels that hold stain: HeLP's rule, guarded by colour."""
     import cv2
 
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    seen = scanned & (grey > 0)
     if not seen.any():
-        return np.zeros_like(scanned)
+        return np.zeros_like(seen)
     otsu, _ = cv2.threshold(grey[seen].reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     dark, bright = grey[seen & (grey <= otsu)], grey[seen & (grey > otsu)]
     split = dark.size and bright.size and bright.mean() - dark.mean() >= MIN_CONTRAST
@@ -152,8 +152,8 @@ def _stained(rgb: np.ndarray, scanned: np.ndarray) -> np.ndarray:
     return np.asarray(stained & seen)
 
 
-def _pen_ink(rgb: np.ndarray) -> np.ndarray:
-    """Return the pixels of green, blue, red and black pens, and a margin around them."""
+def _pen_ink(rgb: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the seen pixels of green, blue, red and black pens, and a margin around them."""
     import cv2
 
     hsv = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
@@ -162,10 +162,12 @@ def _pen_ink(rgb: np.ndarray) -> np.ndarray:
     for name, (low, high) in INK_HUES.items():
         between = (hue >= low) & (hue <= high) if low < high else (hue >= low) | (hue <= high)
         ink |= between & (saturation >= INK_SATURATION[name])
-    opened = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    opened = cv2.morphologyEx(
+        (ink & seen).astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)
+    )
     side = 2 * INK_MARGIN + 1
     grown = cv2.dilate(opened, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    return np.asarray(grown > 0)
+    return np.asarray((grown > 0) & seen)
 
 
 def _large_objects(mask: np.ndarray, smallest: int) -> np.ndarray:

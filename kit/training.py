@@ -287,7 +287,7 @@ def histories(out: Path) -> pd.DataFrame:
 @contextlib.contextmanager
 def _epochs_bar(logs: list[Path], total: int) -> Iterator[None]:
     """Show epochs done of all epochs, with the time left, by the logs that the fits write."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     if not logs:
         yield

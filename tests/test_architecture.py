@@ -19,7 +19,7 @@ FLOORS = {
     2: "slides tissue annotations images dicom stain fundus drawing drawing_organs",
     3: "sampler store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds overview _plots",
+    "kinds finished overview _plots",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -41,8 +41,10 @@ ALLOWED = {
     "figures": {"_plots"},  # axes and colours
     "report": {"_plots"},
     "doctor": {"inventory"},  # which datasets are here
+    "overview": {"figures"},  # a report's figures are drawn from a run's tables
+    "finished": {"aggregate", "inference", "kinds", "submission", "training"},  # without training
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
-    "platforms": {"challenges"},  # a platform runs a challenge
+    "challenges": {"platforms"},  # where this platform keeps data and results
     "cli": {"challenges", "platforms"},  # the door to both
 }
 

@@ -169,6 +169,8 @@ def test_missing_data_and_weights_are_warnings_with_their_place(shelf: Path) -> 
 
 def test_found_data_and_weights_are_good_and_counted(shelf: Path) -> None:
     (shelf / "moles").mkdir()
+    for name in ("a.png", "b.png"):
+        (shelf / "moles" / name).touch()
     rows = "path,label,patient\na.png,benign,1\nb.png,malignant,2\n"
     (shelf / "moles" / "labels.csv").write_text(rows, encoding="utf-8")
     (shelf / "weights").mkdir()
@@ -180,6 +182,7 @@ def test_found_data_and_weights_are_good_and_counted(shelf: Path) -> None:
 
 def test_data_that_are_there_and_wrong_are_an_error(shelf: Path) -> None:
     (shelf / "moles").mkdir()
+    (shelf / "moles" / "a.png").touch()
     rows = "path,label,patient\na.png,odd,1\n"
     (shelf / "moles" / "labels.csv").write_text(rows, encoding="utf-8")
     data, _ = doctor._datasets(shelf)

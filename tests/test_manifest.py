@@ -498,6 +498,23 @@ def test_bad_arrays_are_told(tmp_path: Path, content: dict[str, np.ndarray], sai
         arrays(tmp_path, **content).cases()
 
 
+# Drawn data
+
+
+@pytest.mark.parametrize(
+    "name", ["synthetic_slides", "synthetic_patches", "synthetic_fundus", "synthetic_mri"]
+)
+def test_drawn_sets_are_laid_out_as_the_manifest_says(tmp_path: Path, name: str) -> None:
+    from kit.synthetic import make
+
+    dataset = layout_of(name, tmp_path)
+    make(name, tmp_path / "data" / dataset.roots["local"], scale=0.05)
+    cases = dataset.cases()
+    assert set(cases.label.dropna()) == set(dataset.classes)
+    assert cases.split.eq("test").any() == (name != "synthetic_fundus")
+    assert cases.group.nunique() > 2
+
+
 # Real data
 
 SETS = [

@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from kit import platforms
+from kit.challenges import find
 from kit.errors import SettingsError
+from kit.images import read_image
+from kit.manifest import load_manifest
 from kit.platforms import nsml
 
 MAIN = Path(__file__).parents[1] / "main.py"
@@ -64,58 +68,79 @@ class Stub(ModuleType):
         self.calls.append(f"save {name}")
 
 
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    module = Stub()
+    monkeypatch.setitem(sys.modules, "nsml", module)
+    return module
+
+
 class StubRun:
-    """A stand-in for `kit.pipeline.Run` that answers the second class for every odd image."""
+    """A stand-in for `kit.pipeline.Run`."""
 
-    calls: list[str]
-    dataset = SimpleNamespace(classes=("a", "b"))
-
-    @classmethod
-    def open(cls, challenge: str, data: Path | None = None, out: Path | None = None) -> StubRun:
-        cls.calls.append(f"open {challenge} {data}")
-        return cls()
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
 
     def complete(self) -> None:
         self.calls.append("complete")
 
-    def predict(self, paths: list[Path]) -> pd.DataFrame:
-        odd = [float(number % 2) for number in range(len(paths))]
-        return pd.DataFrame({"prob_b": odd, "prob_a": [1 - p for p in odd]})
 
+def session(stub: Stub, mode: str) -> list[str]:
+    def open_run(challenge: str, *, out: Path) -> StubRun:
+        stub.calls.append(f"open {challenge}")
+        return StubRun(stub.calls)
 
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
-    module = Stub()
-    pipeline = ModuleType("kit.pipeline")
-    StubRun.calls = module.calls
-    pipeline.Run = StubRun  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nsml", module)
-    monkeypatch.setitem(sys.modules, "kit.pipeline", pipeline)
-    return module
+    nsml.session("khd2020", open_run, mode=mode, pause=1)
+    return stub.calls
 
 
 def test_nsml_binds_and_pauses_before_data_are_read(stub: Stub) -> None:
-    nsml.session("khd2020", mode="train", pause=1)
-    assert stub.calls == ["bind", "paused", "open khd2020 dataset", "complete", "save complete"]
+    expected = ["bind", "paused", "open khd2020", "complete", "save complete"]
+    assert session(stub, "train") == expected
 
 
 def test_nsml_does_not_read_training_data_at_submit(stub: Stub) -> None:
-    nsml.session("khd2020", mode="test", pause=1)
-    assert stub.calls == ["bind", "paused"]
+    assert session(stub, "test") == ["bind", "paused"]
 
 
-def test_nsml_infers_class_numbers_in_the_order_of_the_images(stub: Stub, tmp_path: Path) -> None:
-    infer = nsml.hooks("khd2020", tmp_path)[2]
-    assert infer(np.array(["x.png", "y.png", "z.png"])).tolist() == [0, 1, 0]
-    assert infer([np.zeros((8, 8, 3), np.uint8)] * 2).tolist() == [0, 1]
+@pytest.mark.parametrize(("challenge", "numbers"), [("khd2020", [1, 0, 1]), ("khd2019", [3, 0, 3])])
+def test_nsml_infers_the_challenge_s_numbers_in_the_order_of_the_images(
+    challenge: str, numbers: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find(challenge, load_manifest())
+    dataset = found.dataset
+    run = SimpleNamespace(dataset=dataset, style=found.style, threshold=None)
+
+    def predict(out: Path, data: Path, path: Path) -> pd.DataFrame:
+        """The last class for bright images, the first for dark ones; rows in another order."""
+        cases = dataset.cases(data, labels=False)
+        root = dataset.root(data)
+        bright = [float(read_image(root / p).mean() > 100) for p in cases.path]
+        table = pd.DataFrame({"case_id": cases.case_id, "prob_x": 0.0})
+        for name in dataset.classes:
+            table[f"prob_{name}"] = 0.0
+        table[f"prob_{dataset.classes[0]}"] = [1 - value for value in bright]
+        table[f"prob_{dataset.classes[-1]}"] = bright
+        return table[::-1]
+
+    monkeypatch.setattr(nsml.finished, "load", lambda out: run)
+    monkeypatch.setattr(nsml.finished, "predict", predict)
+    infer = nsml.hooks(tmp_path)[2]
+    images = [np.full((16, 16, 3), value, np.uint8) for value in (200, 20, 220)]
+    answer = infer(images)
+    assert answer.tolist() == numbers and answer.dtype == np.int64
+    paths = [tmp_path / f"{name}.png" for name in "zya"]
+    for path, image in zip(paths, images, strict=True):
+        cv2.imwrite(str(path), image)
+    assert infer(np.array([str(path) for path in paths])).tolist() == numbers
 
 
 def test_nsml_saves_and_loads_the_whole_run(tmp_path: Path) -> None:
     out, kept, fresh = tmp_path / "run", tmp_path / "kept", tmp_path / "fresh"
     (out / "models").mkdir(parents=True)
     (out / "models" / "f0.keras").write_bytes(b"weights")
-    nsml.hooks("khd2020", out)[0](str(kept))
-    nsml.hooks("khd2020", fresh)[1](str(kept))
+    nsml.hooks(out)[0](str(kept))
+    nsml.hooks(fresh)[1](str(kept))
     assert (fresh / "models" / "f0.keras").read_bytes() == b"weights"
 
 

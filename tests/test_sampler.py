@@ -184,6 +184,12 @@ def test_cases_are_planned_in_their_order_and_bare_slides_are_named(folder, case
     assert plan.index.tolist() == list(range(60))
 
 
+def test_a_cases_table_may_be_given_in_place_of_a_slide(folder, cases):
+    sampler = PatchSampler(64)
+    plan = sampler.plan(cases, classes=("no", "yes"), root=folder)
+    assert digest(plan) == digest(sampler.plan_cases(cases, folder, ("no", "yes"), "yes"))
+
+
 def test_masks_of_test_rows_are_not_opened(folder, cases):
     cases["split"] = ["train", "test", "train"]
     (folder / "a_mask.png").write_text("no mask")

@@ -8,6 +8,7 @@ from kit.slides import open_slide
 from kit.tissue import TissueMask, tissue_mask
 
 PINK = (205, 120, 170)
+PALE = (214, 196, 208)
 PURPLE = (120, 70, 150)
 INKS = {"green": (20, 150, 70), "blue": (40, 60, 190), "red": (215, 25, 40), "black": (25, 25, 28)}
 
@@ -23,6 +24,11 @@ def with_tissue(image: np.ndarray) -> np.ndarray:
     cv2.rectangle(image, (200, 150), (499, 449), PINK, -1)
     for x, y in random.integers((205, 155), (495, 445), (400, 2)).tolist():
         cv2.circle(image, (x, y), 4, PURPLE, -1)
+    return image
+
+
+def with_pale_tissue(image: np.ndarray) -> np.ndarray:
+    cv2.rectangle(image, (200, 150), (499, 449), PALE, -1)
     return image
 
 
@@ -70,12 +76,28 @@ def test_pen_ink_is_not_tissue(ink):
     assert found.mask[80:220, 190:240].all()
 
 
-def test_a_black_void_does_not_move_the_threshold():
-    """Without the grey > 0 rule Otsu would part black from the rest and call glass tissue."""
+@pytest.mark.parametrize("colour", [(95, 90, 190), (70, 40, 110), (150, 20, 80)])
+def test_dense_dark_tumour_is_not_taken_for_ink(colour):
+    image = with_tissue(glass())
+    cv2.rectangle(image, (300, 200), (419, 339), colour, -1)
+    found = mask_of(image)
+    assert found.pen == 0
+    assert found.mask[80:220, 105:245].all()
+
+
+def test_a_black_void_neither_moves_the_threshold_nor_counts_as_ink():
+    """Without the grey > 0 rule Otsu would part black from the rest and call pale tissue glass."""
     image = np.zeros((1200, 1600, 3), np.uint8)
-    image[300:900, 400:1200] = with_tissue(glass())
+    image[300:900, 400:1200] = with_pale_tissue(glass())
     found = mask_of(image)
     assert found.mask.sum() == pytest.approx(150 * 150, rel=0.1)
+    assert found.pen == 0
+
+
+def test_ink_does_not_move_the_threshold():
+    image = with_pale_tissue(glass())
+    cv2.rectangle(image, (0, 480), (799, 599), INKS["black"], -1)
+    assert mask_of(image).mask[80:220, 105:245].mean() > 0.95
 
 
 def test_transparent_places_are_not_counted():

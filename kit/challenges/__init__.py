@@ -79,7 +79,7 @@ def open_run(
     dataset = challenge.dataset
     root: Path | None = None
     try:
-        root = dataset.root(data, platform.name if data is None else "local")
+        root = dataset.root(data, platform.name if data is None else "local", mount=platform.data)
     except MissingDataError:
         if not smoke or data is not None:
             raise

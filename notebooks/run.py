@@ -1,0 +1,153 @@
+"""Execute notebooks 00 to 08 in order on the embedded data, and say what came of it: `make run`.
+
+Executed copies and one HTML page of them all go to build/notebooks/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent
+OUT = PROJECT / "build" / "notebooks"
+PARAMETERS = {"CHALLENGE": "synthetic_slides", "SMOKE": True, "SEED": 0}
+KERNEL_LOG = OUT / "kernel.log"
+LAUNCH = """
+import os, runpy, sys
+os.dup2(os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+runpy.run_module("ipykernel_launcher", run_name="__main__")
+"""  # what libraries write past Python goes to a file and not between the lines of the progress bar
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+FIGURE = re.compile(r"\*\*Figure: [^*]+\*\*")
+
+
+def notebooks(folder: Path = HERE) -> list[Path]:
+    """Return the notebooks of the sequence, in order; those of single challenges come later."""
+    return sorted(folder.glob("0[0-9]_*.ipynb"))
+
+
+@contextlib.contextmanager
+def kernel() -> Iterator[str]:
+    """Yield the name of a kernel that runs this very Python, whatever kernels are installed."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="kit-kernel-") as folder:
+        place = Path(folder, "kernels", "kit-notebooks")
+        place.mkdir(parents=True)
+        start = [sys.executable, "-c", LAUNCH, str(KERNEL_LOG), "-f", "{connection_file}"]
+        start += ["--IPKernelApp.capture_fd_output=False"]
+        quiet = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        spec = {"argv": start, "display_name": "kit", "language": "python", "env": quiet}
+        (place / "kernel.json").write_text(json.dumps(spec))
+        os.environ["JUPYTER_PATH"] = folder
+        os.environ["JUPYTER_RUNTIME_DIR"] = os.path.join(folder, "runtime")
+        os.environ["IPYTHONDIR"] = os.path.join(folder, "ipython")
+        try:
+            yield place.name
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def execute(source: Path, target: Path, parameters: Mapping[str, Any], cwd: Path) -> None:
+    """Run one notebook in `cwd` and keep it with its outputs; call it inside `kernel`."""
+    import papermill
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        str(source), str(target), parameters=dict(parameters), cwd=str(cwd),
+        kernel_name="kit-notebooks", progress_bar=False,
+    )  # fmt: skip
+
+
+def missing_figures(notebook: Path) -> list[str]:
+    """Return what the text of an executed notebook says of figures and its cells do not hold.
+
+    Text announces a figure as **Figure: name**; the next code cell must show as many images as
+    were announced since the one before it.
+    """
+    wrong, announced = [], []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            announced += FIGURE.findall(text)
+            continue
+        shown = sum("image/png" in output.get("data", {}) for output in cell["outputs"])
+        if shown != len(announced):
+            said = ", ".join(announced) or "no figure"
+            wrong.append(f"text announces {said}, the cell shows {shown}: {text.strip()[-80:]!r}")
+        announced = []
+    return wrong + [f"no cell follows {name}" for name in announced]
+
+
+def run(executed: Sequence[tuple[Path, Path]]) -> str | None:
+    """Execute notebooks from source to target; return what went wrong, if anything."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from tqdm import tqdm
+
+    with kernel(), tqdm(executed, unit="notebook", file=sys.stderr) as bar:
+        for source, target in bar:
+            bar.set_description(source.stem)
+            try:
+                execute(source, target, PARAMETERS, PROJECT)
+            except PapermillExecutionError as error:
+                last = ANSI.sub("", "\n".join(error.traceback)).strip().split("\n")[-5:]
+                said = "\n".join(last)
+                return f"{source.name} failed in cell [{error.exec_count}] of {target}:\n{said}"
+            except DeadKernelError:
+                return f"{source.name}: its kernel died, as one does that is out of memory"
+            wrong = missing_figures(target)
+            if wrong:
+                return f"{source.name} lacks a figure: {wrong[0]}"
+    return None
+
+
+def show(metrics: Mapping[str, Any], places: Mapping[str, Path]) -> None:
+    """Print the six metrics, their mean and the AUC with intervals, and where the files are."""
+    print(f"\n{'metric':<14}{'value':>7}   95 % interval")
+    for name, found in metrics.items():
+        if isinstance(found, dict) and set(found) == {"value", "low", "high"}:
+            value, low, high = ("  n/a" if v is None else f"{v:.3f}" for v in found.values())
+            print(f"{name.replace('_', ' '):<14}{value:>7}   {low} to {high}")
+    print("\nSYNTHETIC: drawn data, not patients. No figure here is a result.\n")
+    for name, path in places.items():
+        print(f"{name:<14}{path}")
+
+
+def main() -> int:
+    """Execute the sequence; return the exit code."""
+    executed = [(path, OUT / path.name) for path in notebooks()]
+    try:
+        wrong = run(executed)
+        if wrong:
+            print(wrong, file=sys.stderr)
+            return 1
+        return _finish([target for _, target in executed])
+    except KeyboardInterrupt:
+        print("\ninterrupted: `make run` goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _finish(executed: Sequence[Path]) -> int:
+    from kit.challenges import open_run
+    from kit.report import BANNER, metric_table, notebooks_page
+
+    opened = open_run(
+        PARAMETERS["CHALLENGE"], smoke=PARAMETERS["SMOKE"], settings={"seed": PARAMETERS["SEED"]}
+    )
+    metrics = json.loads((opened.out / "metrics.json").read_text(encoding="utf-8"))
+    page = notebooks_page(executed, OUT / "report.html", summary=BANNER + metric_table(metrics))
+    show(metrics, {"submission": opened.out / "submission.csv", "HTML report": page})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
