@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kit.checks import choice, first
+from kit.errors import TableError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ def to_cases(
 
     Returns:
         The predictions table: `case_id, group, fold, seed, model, y_true`, `prob_<class>`.
+
+    Raises:
+        TableError: A case has no network: there are no predictions at all of its fold.
     """
     choice("aggregate", rule, RULES)
     names = [f"prob_{name}" for name in classes]
@@ -49,8 +53,17 @@ def to_cases(
         (other,) = [name for name in names if name != mine]
         scores[other] = 1 - scores[mine]
     networks = predictions[NETWORK].drop_duplicates()
-    how = {"on": "fold"} if "fold" in cases else {"how": "cross"}
-    table = cases.merge(networks, **how)  # type: ignore[call-overload]
+    asked = cases[["case_id", "group", "label", "split"]]
+    if "fold" in cases:
+        table = asked.assign(fold=cases.fold).merge(networks, on="fold")
+    else:
+        table = asked.merge(networks, how="cross")
+    unseen = cases.case_id[~cases.case_id.isin(table.case_id)]
+    if len(unseen):
+        raise TableError(
+            "no network predicted anything for these cases", received=first(unseen),
+            remedy="none of them, nor of their fold, has a patch: lower min_tissue",
+        )  # fmt: skip
     table = table.merge(scores.reset_index(), on=["case_id", *NETWORK], how="left")
     bare = table[names[0]].isna()
     if bare.any():

@@ -41,10 +41,10 @@ POLICIES: dict[str, Policy] = {
     "mri": Policy(flip=True, rotate=10, zoom=0.1, shift=0.05, brightness=0.1, contrast=0.1),
     "ultrasound": Policy(flip=True, shift=0.08, zoom=0.08, brightness=0.1, contrast=0.1),
 }
-"""One policy for each kind of image. HED jitter: Tellez et al. 2019, 10.1016/j.media.2019.101544."""
+"""One for each kind of image. HED jitter: Tellez et al. 2019, 10.1016/j.media.2019.101544."""
 
 
-class Augment(keras.layers.Layer):
+class Augment(keras.layers.Layer):  # type: ignore[misc]
     """Changes images, and their masks in the same way, while training; else passes them on.
 
     Takes pixels in [0, 255], shape (n, height, width, channels), or a list of such images and
@@ -58,8 +58,11 @@ class Augment(keras.layers.Layer):
     def __init__(self, policy: str, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.policy = choice("augment", policy, POLICIES)
-        self.steps = POLICIES[policy]
+        self.steps, self.seed = POLICIES[policy], seed
         self.generator = keras.random.SeedGenerator(seed)
+        # TensorFlow's affine transform has no XLA kernel; Keras's own layers say so as well.
+        affine = self.steps.rotate or self.steps.zoom or self.steps.shift
+        self.supports_jit = not (affine and keras.backend.backend() == "tensorflow")
 
     def reseed(self, *seed: int) -> None:
         """Set the generator from whole numbers such as (seed, fold, epoch)."""
@@ -82,7 +85,7 @@ class Augment(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the layer."""
-        return {**super().get_config(), "policy": self.policy}
+        return {**super().get_config(), "policy": self.policy, "seed": self.seed}
 
     def _uniform(self, n: Any, low: float, high: float) -> Any:
         return keras.random.uniform((n, 1, 1, 1), low, high, seed=self.generator)
@@ -91,9 +94,9 @@ class Augment(keras.layers.Layer):
         n, steps = ops.shape(images)[0], self.steps
         coins = [self._uniform(n, 0, 1) < 0.5 for _ in range(3)]
         if steps.flip or steps.symmetries:
-            images, masks = _both(lambda x: ops.where(coins[0], x[:, :, ::-1], x), images, masks)
+            images, masks = _both(lambda x: ops.where(coins[0], ops.flip(x, 2), x), images, masks)
         if steps.symmetries:
-            images, masks = _both(lambda x: ops.where(coins[1], x[:, ::-1], x), images, masks)
+            images, masks = _both(lambda x: ops.where(coins[1], ops.flip(x, 1), x), images, masks)
             if images.shape[1] == images.shape[2]:
                 images, masks = _both(
                     lambda x: ops.where(coins[2], ops.transpose(x, (0, 2, 1, 3)), x), images, masks
@@ -150,7 +153,8 @@ def _warp(x: Any, transform: Any, interpolation: str) -> Any:
 def views(policy: str) -> list[Any]:
     """Return the test-time views of a policy: functions of an image batch (n, h, w, c).
 
-    Patches have eight (flips and turns), images with a left and a right two, "none" one.
+    Patches have four (flips along either side and both), images with a left and a right two,
+    "none" one; each view undoes itself.
     """
     steps = POLICIES[policy]
     flips: list[Any] = [lambda x: x]

@@ -49,7 +49,11 @@ def fraction(name: str, value: float) -> float:
 
 def positive_int(name: str, value: int) -> int:
     """Return `value` if it is a whole number of at least 1."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    try:
+        whole = not isinstance(value, bool) and int(value) == value and value >= 1
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
         raise SettingsError(
             f"{name} must be a whole number of at least 1", received=f"{name}={value}"
         )
@@ -69,10 +73,11 @@ def columns(table: pd.DataFrame, names: Sequence[str], *, path: str | None = Non
 
 def unique_ids(ids: pd.Series, *, path: str | None = None) -> pd.Series:
     """Return `ids` if no value is empty or doubled."""
-    if ids.isna().any():
+    empty = int((ids.isna() | ids.astype(str).str.strip().eq("")).sum())
+    if empty:
         raise TableError(
             "empty ids", expected="an id in each row",
-            received=f"{int(ids.isna().sum())} empty cells in column {ids.name}", path=path,
+            received=f"{empty} empty cells in column {ids.name}", path=path,
         )  # fmt: skip
     doubled = ids[ids.duplicated()].unique()
     if len(doubled):
@@ -102,7 +107,7 @@ def labels(values: pd.Series, known: Sequence[str], *, path: str | None = None) 
             "empty labels", expected=f"one of {', '.join(known)}",
             received=f"{len(rows)} empty cells, first in rows {first(rows)}", path=path,
         )  # fmt: skip
-    unknown = sorted(set(map(str, values)) - set(known))
+    unknown = sorted({str(value) for value in set(values) - set(known)})
     if unknown:
         raise TableError(
             "unknown labels", expected=f"one of {', '.join(known)}", received=first(unknown),
@@ -133,5 +138,3 @@ def probabilities(values: np.ndarray, *, name: str = "prob") -> np.ndarray:
                 received=f"{int(off.sum())} rows do not: {first(array.sum(axis=1)[off])}",
             )
     return array
-
-

@@ -44,33 +44,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; every error that a user can act on is one line and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("kit").setLevel(logging.INFO)
-    command = typer.main.get_command(app)
-    args = list(sys.argv[1:] if arguments is None else arguments)
+    code = _call(list(sys.argv[1:] if arguments is None else arguments))
+    if code == INTERRUPTED:
+        _say("kit: interrupted. What is finished is kept: the same command goes on from there.")
+    sys.exit(code)
+
+
+def _call(arguments: list[str]) -> int:
     try:
-        code = command.main(args=args, standalone_mode=False)
+        code = typer.main.get_command(app).main(args=arguments, standalone_mode=False)
     except KitError as error:
         _say(f"kit: {error}")
-        code = BAD_INPUT
+        return BAD_INPUT
     except KeyboardInterrupt:
-        _say("kit: interrupted. What is finished is kept: the same command goes on from there.")
-        code = INTERRUPTED
-    except Exception as error:
-        code = _usage(error)
-    sys.exit(code if isinstance(code, int) else OK)
-
-
-def _usage(error: Exception) -> int:
-    """Show an error of the command line's own, or raise any other again."""
-    show = getattr(error, "format_message", None)
-    if type(error).__name__ == "Abort":
-        _say("kit: interrupted. What is finished is kept: the same command goes on from there.")
         return INTERRUPTED
-    if show is None:
-        raise error
-    context = getattr(error, "ctx", None)
-    hint = f" Try: {context.command_path} --help" if context is not None else ""
-    _say(f"kit: {show()}{hint}")
-    return BAD_INPUT
+    except Exception as error:  # of the command line itself: they know how to show themselves
+        show = getattr(error, "format_message", None)
+        if show is None:
+            raise
+        text, context = show(), getattr(error, "ctx", None)
+        hint = f" Try: {context.command_path} --help" if context else ""
+        _say(text if text.startswith("Usage:") else f"kit: {text}{hint}")
+        return BAD_INPUT
+    return code if isinstance(code, int) else OK
 
 
 def _say(line: str) -> None:
@@ -142,7 +138,9 @@ def _numbers(text: str | None) -> list[int] | None:
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
-        raise KitError("--folds takes fold numbers", expected="such as 0,1", received=text) from error
+        raise KitError(
+            "--folds takes fold numbers", expected="such as 0,1", received=text
+        ) from error
 
 
 def _list_settings() -> None:

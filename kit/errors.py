@@ -38,11 +38,13 @@ class KitError(Exception):
             value = getattr(self, name)
             if value is not None:
                 parts.append(f"{'File' if name == 'path' else name.capitalize()}: {value}")
-        return " ".join(part.rstrip(".") + "." for part in parts).replace("\n", " ")
+        line = " ".join(part.rstrip(".") + "." for part in parts)
+        return " ".join(piece for piece in line.splitlines() if piece)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep every part when the error crosses a process."""
-        return _rebuild, (type(self), dict(self.__dict__))
+        names = ("what", "expected", "received", "path", "remedy")
+        return _rebuild, (type(self), {name: getattr(self, name) for name in names})
 
 
 def _rebuild(kind: type[KitError], parts: dict[str, object]) -> KitError:

@@ -18,6 +18,8 @@ import pandas as pd
 from kit.errors import KitError
 
 KEY = b"kit.fingerprint"
+TEXT = ("case_id", "group", "label", "y_true")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -44,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        if _full(error) or error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise _disk(error, path) from error
         raise
     finally:
@@ -57,10 +59,14 @@ def _umask() -> int:
     return mask
 
 
+def _full(error: OSError) -> bool:
+    """Tell a full disk, also where a library (HDF5) gives its number in words alone."""
+    return error.errno in FULL or any(f"errno = {n}," in str(error) for n in FULL)
+
+
 def _disk(error: OSError, path: Path) -> KitError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return KitError(
-        "the disk is full" if full else f"cannot be written ({error.strerror})", path=path,
+        "the disk is full" if _full(error) else f"cannot be written ({error.strerror})", path=path,
         remedy="free some space or choose another --out, then run the same command again: "
         "it goes on where it stopped",
     )  # fmt: skip
@@ -75,7 +81,10 @@ def _plain(value: Any) -> Any:
         return sorted(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    return str(value)
+    text = str(value)
+    if " at 0x" in text:
+        raise TypeError(f"a place in memory is no lasting text: {text}")
+    return text
 
 
 def fingerprint(value: Any) -> str:
@@ -86,8 +95,10 @@ def fingerprint(value: Any) -> str:
 
 def digest(table: pd.DataFrame) -> str:
     """Return a fingerprint of a table's columns and rows, in their order; the index is ignored."""
-    rows = pd.util.hash_pandas_object(table.astype(object).where(table.notna(), None), index=False)
-    return fingerprint([list(table.columns), hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()])
+    known = table.notna()  # apart, because an empty cell hashes like the text "None"
+    rows = pd.util.hash_pandas_object(table.astype(object).where(known, None), index=False)
+    content = rows.to_numpy().tobytes() + known.to_numpy(dtype=bool).tobytes()
+    return fingerprint([list(table.columns), hashlib.sha256(content).hexdigest()])
 
 
 def sha256(path: Path) -> str:
@@ -125,10 +136,16 @@ def jsonable(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
+    """Read a JSON file.
+
+    Raises:
+        KitError: The file is missing or is not JSON.
+    """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise KitError("cannot be read", received=error.strerror, path=path) from error
+    except ValueError as error:
         raise KitError("not valid JSON", received=str(error), path=path) from error
 
 
@@ -144,7 +161,7 @@ def write_table(table: pd.DataFrame, path: Path, key: str = "") -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a Parquet or CSV table; ids stay text.
+    """Read a Parquet or CSV table; ids and labels stay text, whatever they look like.
 
     Raises:
         KitError: The file is missing or is not a table.
@@ -155,7 +172,10 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype={"case_id": str, "group": str})
+        table = pd.read_csv(path, converters=dict.fromkeys(TEXT, str))
+        for name in set(TEXT) & set(table.columns):
+            table[name] = table[name].where(table[name] != "", None)
+        return table
     except Exception as error:
         raise KitError("not a readable table", received=str(error), path=path) from error
 
@@ -167,7 +187,7 @@ def table_key(path: Path) -> str | None:
     if not Path(path).is_file():
         return None
     try:
-        return (pq.read_schema(path).metadata or {}).get(KEY, b"").decode()
+        return str((pq.read_schema(path).metadata or {}).get(KEY, b""), "utf-8")
     except Exception:  # a damaged table is made again
         return None
 
@@ -209,9 +229,13 @@ class FileIndex:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Return size and newest modification time (ns) of a file, or of all files of a folder."""
+    """Return size and modification time (ns) of a file; of a folder, what stands for all its files.
+
+    The newest time would not do: two slices that change names keep it.
+    """
     if path.is_dir():
-        stats = [p.stat() for p in path.rglob("*") if p.is_file()]
-        return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+        parts = sorted(p for p in path.rglob("*") if p.is_file())
+        each = [(p.relative_to(path).as_posix(), *_stamp(p)) for p in parts]
+        return sum(size for _, size, _ in each), int(fingerprint(each)[:15], 16)
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kit.checks import positive_int
-from kit.errors import KitError
+from kit.errors import JobError, KitError
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _call(position: int, job: Job) -> tuple[int, Outcome]:
+def _call(job: Job, mark: Path | None = None) -> Outcome:
+    """Run one job; `mark` is a file that stands while it runs, and stays if its process dies."""
     start = time.monotonic()
     value, error = None, None
+    if mark is not None:
+        mark.touch()
     try:
         value = job.call(*job.args)
     except KitError as found:
         error = found
-    return position, Outcome(job.name, value, error, time.monotonic() - start)
+    finally:
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+    return Outcome(job.name, value, error, time.monotonic() - start)
 
 
 def run(
@@ -60,18 +69,32 @@ def run(
         title: What the progress bar says.
         workers: 1 runs in this process; more are joblib processes.
         progress: Show a bar on standard error.
+
+    Raises:
+        JobError: A worker process died.
+    """
+    with contextlib.closing(each(jobs, title=title, workers=workers, progress=progress)) as found:
+        return list(found)
+
+
+def each(
+    jobs: Sequence[Job], *, title: str, workers: int = 1, progress: bool = True
+) -> Generator[Outcome]:
+    """Run the jobs like `run`, and yield each outcome in its turn, so that none need be kept.
+
+    Close it (`contextlib.closing`) if it is left before its end: that ends the workers.
     """
     from tqdm import tqdm
 
-    positive_int("workers", workers)
-    outcomes: list[Outcome | None] = [None] * len(jobs)
-    results = _here(jobs) if workers == 1 else _processes(jobs, min(workers, max(1, len(jobs))))
-    bar = tqdm(
-        results, total=len(jobs), desc=title, disable=None if progress else True, leave=False
-    )
-    for position, outcome in bar:
-        outcomes[position] = outcome
-    return [outcome for outcome in outcomes if outcome is not None]
+    workers = min(positive_int("workers", workers), len(jobs))
+    results = _processes(jobs, workers) if workers > 1 else (_call(job) for job in jobs)
+    with (
+        contextlib.closing(results),
+        tqdm(total=len(jobs), desc=title, disable=None if progress else True, leave=False) as bar,
+    ):
+        for outcome in results:
+            bar.update()
+            yield outcome
 
 
 def values(outcomes: Iterable[Outcome]) -> list[Any]:
@@ -84,20 +107,28 @@ def values(outcomes: Iterable[Outcome]) -> list[Any]:
     return result
 
 
-def _here(jobs: Sequence[Job]) -> Iterable[tuple[int, Outcome]]:
-    return (_call(position, job) for position, job in enumerate(jobs))
-
-
-def _processes(jobs: Sequence[Job], workers: int) -> Iterable[tuple[int, Outcome]]:
+def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
     from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    parallel = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered")
-    try:
-        yield from parallel(delayed(_call)(position, job) for position, job in enumerate(jobs))
-    except BaseException:
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
-        raise
+    with tempfile.TemporaryDirectory(prefix="kit-jobs-", ignore_cleanup_errors=True) as folder:
+        marks = [Path(folder, str(position)) for position in range(len(jobs))]
+        parallel = Parallel(n_jobs=workers, backend="loky", return_as="generator")
+        try:
+            yield from parallel(map(delayed(_call), jobs, marks))
+        except TerminatedWorkerError as error:
+            running = [job.name for job, mark in zip(jobs, marks, strict=True) if mark.exists()]
+            raise JobError(
+                "a worker process died", received=_exits(error, running),
+                remedy="it may have lacked memory: use fewer --workers or a smaller batch_size",
+            ) from error  # fmt: skip
+
+
+def _exits(error: BaseException, running: list[str]) -> str:
+    """Return how the workers ended, and during which jobs: the dead one's is among them."""
+    codes = re.search(r"\{(.+)\}", str(error))
+    jobs = f"during {' or '.join(running)}" if running else "between two jobs"
+    return f"{codes.group(1)} {jobs}" if codes else jobs
 
 
 def accelerators() -> int:

@@ -35,10 +35,11 @@ def patches(
         )  # fmt: skip
     if dataset.kind == "dicom":
         work = [
-            jobs.Job(case.case_id, _slices, (case.case_id, root / case.path, case.label))
-            for case in cases.itertuples()
+            jobs.Job(str(case), _slices, (case, root / path, label))
+            for case, path, label in zip(cases.case_id, cases.path, cases.label, strict=True)
         ]
-        return pd.concat(jobs.values(jobs.run(work, title="reading series", workers=workers)))
+        found = jobs.values(jobs.run(work, title="reading series", workers=workers))
+        return pd.concat(found, ignore_index=True)
     return None
 
 
@@ -48,9 +49,7 @@ def _slices(case_id: str, folder: Path, label: str | None) -> pd.DataFrame:
     return pd.DataFrame({"case_id": case_id, "x": 0, "y": chosen, "label": label})
 
 
-def items(
-    cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings
-) -> pd.DataFrame:
+def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) -> pd.DataFrame:
     """Return the images to keep: `case_id, path, label, group, split, key, train, predict`.
 
     What is predicted is chosen without a look at labels; what is learnt from is balanced.
@@ -102,7 +101,7 @@ def _read_arrays(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> 
 def array_images(path: Path, part: str) -> np.ndarray:
     """Return the images of one part of an `.npz`, uint8, shape (n, height, width[, channels])."""
     with np.load(path, allow_pickle=False) as arrays:
-        pixels = arrays[f"{part}_images"]
+        pixels: np.ndarray = arrays[f"{part}_images"]
     if pixels.dtype != np.uint8:
         raise ImageError("images are not 8-bit", expected="uint8", received=pixels.dtype, path=path)
     return pixels

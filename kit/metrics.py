@@ -30,6 +30,7 @@ from kit._sample import (
     Ranking,
     Sample,
     cell_of,
+    macro,
     mean_of_six,
     one_versus_rest,
     six_from_counts,
@@ -189,10 +190,9 @@ def auc(
 
 
 def macro_six(y_true: Values, y_pred: Values, classes: Sequence[Hashable]) -> dict[str, float]:
-    """Return the mean over classes of the six metrics of each class against the rest.
+    """Return accuracy, and the mean over classes of the other five of each class against the rest.
 
-    Accuracy too is the mean over classes, as TP and TN count alike: it is not the share of rows
-    given their own class.
+    Accuracy is the share of rows given their own class.
 
     Args:
         y_true: True labels, shape (n,).
@@ -207,8 +207,8 @@ def macro_six(y_true: Values, y_pred: Values, classes: Sequence[Hashable]) -> di
     """
     same_length(y_true=np.asarray(y_true), y_pred=np.asarray(y_pred))
     true, pred = class_codes(y_true, classes), class_codes(y_pred, classes)
-    six = six_from_counts(*one_versus_rest(true, pred, len(classes)).T)
-    return {name: float(values.mean()) for name, values in six.items()}
+    counts = one_versus_rest(true, pred, len(classes)).T[:, :, None]
+    return {name: float(value[0]) for name, value in macro(counts).items()}
 
 
 def macro_auc(y_true: Values, y_prob: Values, classes: Sequence[Hashable]) -> float:

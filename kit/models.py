@@ -49,7 +49,8 @@ def build_model(
         raise ModelError("network is unknown", received=f"model={name}",
                          remedy=nearest(name, REGISTRY))  # fmt: skip
     network = REGISTRY[name]
-    shape, n_classes = input_shape or network.input_shape, classes or network.classes
+    shape = network.input_shape if input_shape is None else input_shape
+    n_classes = network.classes if classes is None else classes
     if len(shape) != 3 or min(shape) < 1 or n_classes < 2:
         raise ModelError(
             "network cannot be built", expected="(height, width, channels) and 2 classes or more",

@@ -31,7 +31,10 @@ def draw(
         positive: The positive class of two; None above two.
         final: The joined predictions of the test cases, if there are any.
     """
-    drawn = {"class_counts": figures.class_counts(cases), "fold_balance": figures.fold_balance(folds)}
+    drawn = {
+        "class_counts": figures.class_counts(cases),
+        "fold_balance": figures.fold_balance(folds),
+    }
     if len(history):
         drawn["history"] = figures.history(history)
     names = metrics["confusion_classes"]

@@ -1,11 +1,11 @@
-"""The stages of a run, one after another: each a table on disk with the fingerprint of its inputs."""
+"""The stages of a run, one after another: tables on disk with the fingerprint of their inputs."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Challenge:
     name: str
     dataset: Dataset
     settings: Mapping[str, Any]
-    style: Format = Format()
+    style: Format = field(default_factory=Format)
 
 
 class Run:
@@ -127,7 +127,9 @@ class Run:
         write_table(make(), path, key)
         return read_table(path)
 
-    def _once(self, name: str, inputs: Any, paths: Sequence[Path], make: Callable[[], None]) -> None:
+    def _once(
+        self, name: str, inputs: Any, paths: Sequence[Path], make: Callable[[], None]
+    ) -> None:
         """Make files that are not tables, unless they stand and their inputs agree."""
         notes = self.out / "stages.json"
         known = read_json(notes) if notes.is_file() else {}
@@ -279,8 +281,8 @@ class Run:
         positive = self.dataset.positive
         if positive is None:
             names = np.asarray(self.dataset.classes, dtype=object)
-            prob = joined[[f"prob_{name}" for name in names]].to_numpy()
-            return joined.assign(y_pred=names[prob.argmax(axis=1)])
+            each = joined[[f"prob_{name}" for name in names]].to_numpy()
+            return joined.assign(y_pred=names[each.argmax(axis=1)])
         truth, prob = (joined.y_true == positive).to_numpy(), joined[f"prob_{positive}"].to_numpy()
         method = self._method(joined)
         chosen, _ = nested(truth, prob, joined.fold.to_numpy(), method)
@@ -324,7 +326,10 @@ class Run:
         found["confusion_classes"] = list(report.classes)
         done = sorted(int(fold) for fold in joined.fold.unique())
         if len(done) < self.folds().fold.nunique():
-            found["warnings"] = [*found["warnings"], f"only folds {first(done)} are in these figures"]
+            found["warnings"] = [
+                *found["warnings"],
+                f"only folds {first(done)} are in these figures",
+            ]
         return found
 
     def submission(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,12 +17,12 @@ Kind = Literal["slides", "patches", "images", "dicom", "arrays"]
 class Settings(BaseModel):
     """What a run does. Two runs with equal settings and equal data give equal tables."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(0, ge=0, description="the one seed that all others derive from")
     seeds: int = Field(1, ge=1, description="networks trained for each fold")
     n_splits: int = Field(5, ge=2, description="folds, stratified and grouped")
-    limit: int | None = Field(None, ge=2, description="most training cases, whole groups; None: all")
+    limit: int | None = Field(None, ge=2, description="training cases at most, whole groups")
 
     image_size: int = Field(48, ge=8, description="side of the network's input, pixels")
     mixed_sizes: Literal["resize", "pad"] = Field("resize", description="how images are fitted")
@@ -32,7 +32,7 @@ class Settings(BaseModel):
     level: int = Field(0, ge=0, description="slide level of a patch where mpp is None")
     min_tissue: float = Field(0.5, ge=0, le=1, description="least tissue fraction of a patch")
     min_tumour: float = Field(0.5, ge=0, le=1, description="tumour fraction that labels a patch")
-    patches_per_slide: int = Field(400, ge=1, description="most patches of a slide, to train and predict")
+    patches_per_slide: int = Field(400, ge=1, description="most patches of a slide")
     aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")
 
     model: str = Field("resnet_small", description="a name of kit.models.REGISTRY")
@@ -46,10 +46,10 @@ class Settings(BaseModel):
         "patch", description="augmentation policy"
     )
     tta: bool = Field(True, description="average the prediction over the policy's flips")
-    threads: int = Field(1, ge=1, description="processor threads of one fit: they change last digits")
+    threads: int = Field(1, ge=1, description="threads of one fit: they change last digits")
 
     ensemble: Literal["mean"] = Field("mean", description="how the folds' networks are joined")
-    threshold: float | Literal["mean_of_six", "youden", "f1"] = Field(
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["mean_of_six", "youden", "f1"] = Field(
         "mean_of_six", description="fixed, or chosen out-of-fold"
     )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of the intervals")
@@ -63,8 +63,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "arrays": {"augment": "flips", "image_size": 56},
 }
 SMOKE: dict[str, Any] = {
-    "n_splits": 2, "limit": 400, "image_size": 32, "epochs": 6, "batch_size": 16, "model": "conv_small",
-    "patches_per_slide": 60, "tta": False, "resamples": 500,
+    "n_splits": 2, "limit": 400, "image_size": 32, "epochs": 6, "batch_size": 16,
+    "model": "conv_small", "patches_per_slide": 60, "tta": False, "resamples": 500,
 }  # fmt: skip
 
 
@@ -89,16 +89,18 @@ def resolve(
     try:
         return Settings(**merged)
     except ValidationError as error:
-        bad = error.errors()[0]
-        key = str(bad["loc"][0])
+        key = str(error.errors()[0]["loc"][0])
+        wanted = [bad["msg"] for bad in error.errors() if bad["loc"][0] == key]
         raise SettingsError(
-            f"setting {key} does not fit", expected=bad["msg"],
+            f"setting {key} does not fit", expected="; or ".join(wanted),
             received=f"{key}={merged.get(key)!r}", remedy=known[key].description,
         ) from error  # fmt: skip
 
 
 def parse(pairs: list[str]) -> dict[str, Any]:
     """Turn `KEY=VALUE` texts into a mapping; pydantic turns each value into its type.
+
+    `none` is None for the settings that may be None, and a word like any other elsewhere.
 
     Raises:
         SettingsError: A text has no `=`.
@@ -108,8 +110,14 @@ def parse(pairs: list[str]) -> dict[str, Any]:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise SettingsError("--set takes KEY=VALUE", received=pair)
-        result[key.strip()] = None if value.strip().lower() == "none" else value.strip()
+        key, value = key.strip(), value.strip()
+        result[key] = None if value.lower() == "none" and _optional(key) else value
     return result
+
+
+def _optional(key: str) -> bool:
+    field = Settings.model_fields.get(key)
+    return field is not None and type(None) in get_args(field.annotation)
 
 
 def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

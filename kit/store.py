@@ -1,17 +1,19 @@
-"""Pixels kept for training: one array of equal images on disk, one table that says whose they are."""
+"""Pixels kept for training: an array of equal images on disk, a table that says whose they are."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from kit import jobs
+from kit.checks import first
 from kit.errors import ImageError, KitError
 from kit.files import atomic, digest, fingerprint, read_table, table_key, write_table
 
@@ -42,7 +44,11 @@ class Store:
     @cached_property
     def pixels(self) -> np.ndarray:
         """Return the images, uint8, shape (n, height, width, channels), values 0 to 255."""
-        return np.load(self.path, mmap_mode="r")
+        return np.asanyarray(np.load(self.path, mmap_mode="r"))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross a process as a folder's name, without the table and the pixels."""
+        return Store, (self.folder,)
 
 
 Reader = Callable[[pd.DataFrame], np.ndarray]
@@ -62,6 +68,9 @@ def build(
         read: Reads a few rows; picklable when there are several workers.
         key: Whatever else decides the pixels (size, fitting).
         workers: Processes that read.
+
+    Raises:
+        ImageError: There is no image, none can be read, or their shapes differ.
     """
     wanted = fingerprint({"format": FORMAT, "key": key, "items": digest(items)})
     index = folder / "pixels.parquet"
@@ -71,26 +80,23 @@ def build(
         return store, list(read_table(failures).reason) if failures.is_file() else []
     chunks = [items.iloc[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     work = [
-        jobs.Job(f"rows {chunk.index[0]} to {chunk.index[-1]}", _read_chunk, (read, chunk))
+        jobs.Job(f"{chunk.case_id.iloc[0]} to {chunk.case_id.iloc[-1]}", _read_chunk, (read, chunk))
         for chunk in chunks
     ]
-    done = jobs.values(jobs.run(work, title="reading images", workers=workers))
-    kept = np.concatenate([good for _, good, _ in done])
-    if not kept.any():
-        raise ImageError("no image could be read", received=done[0][2][0])
-    _write_array(store.path, [array for array, _, _ in done if len(array)], int(kept.sum()))
-    reasons = [reason for _, _, failed in done for reason in failed]
+    index.unlink(missing_ok=True)  # an old table must never stand beside new pixels
+    with contextlib.closing(jobs.each(work, title="reading images", workers=workers)) as outcomes:
+        kept, reasons = _write_array(store.path, outcomes, len(items))
     write_table(pd.DataFrame({"reason": pd.Series(reasons, dtype=object)}),
                 folder / "unreadable.parquet")  # fmt: skip
     write_table(items[kept].reset_index(drop=True), index, wanted)
-    return Store(folder), reasons
+    return store, reasons
 
 
 def _read_chunk(read: Reader, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return the images of the rows that can be read, which those are, and why not the others."""
     try:
         return read(rows), np.ones(len(rows), bool), []
-    except KitError:
+    except (KitError, ValueError):  # or images of different shapes in one array
         pass
     images, good, reasons = [], np.zeros(len(rows), bool), []
     for position in range(len(rows)):
@@ -99,21 +105,49 @@ def _read_chunk(read: Reader, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarra
             good[position] = True
         except KitError as error:
             reasons.append(f"{rows.case_id.iloc[position]}: {error}")
+    for image in images:
+        _same_shape(image, images[0].shape[1:])
     return np.concatenate(images) if images else np.zeros((0, 1, 1, 1), np.uint8), good, reasons
 
 
-def _write_array(path: Path, arrays: Iterable[np.ndarray], n: int) -> None:
-    """Write arrays one after another as one `.npy`; a full disk is an error and never a crash."""
-    arrays = list(arrays)
-    shape = (n, *arrays[0].shape[1:])
-    different = [array.shape[1:] for array in arrays if array.shape[1:] != shape[1:]]
-    if different:
-        raise ImageError(
-            "images of different shapes", expected=shape[1:], received=different[0],
-            remedy="--set mixed_sizes=resize or pad, or the same in the manifest",
-        )  # fmt: skip
+def _write_array(
+    path: Path, outcomes: Iterable[jobs.Outcome], most: int
+) -> tuple[np.ndarray, list[str]]:
+    """Write chunks one after another as one `.npy`, and return which rows it holds and why not all.
+
+    Only a few chunks are in memory at a time. How many images there are is known at the end
+    only, so that the header is written twice; NumPy pads it to the same length.
+    """
+    kept, reasons, shape = [], [], None
     with atomic(path) as part, part.open("wb") as stream:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        for array in arrays:
-            stream.write(np.ascontiguousarray(array, np.uint8).tobytes())
+        for array, good, failed in map(_value, outcomes):
+            kept.append(good)
+            reasons += failed
+            if len(array):
+                shape = shape or _header(stream, most, array.shape[1:])
+                _same_shape(array, shape)
+                stream.write(np.ascontiguousarray(array, np.uint8).data)
+        if shape is None:
+            raise ImageError("no image could be read", received=first(reasons, 1) or "no items")
+        stream.seek(0)
+        _header(stream, int(np.concatenate(kept).sum()), shape)
+    return np.concatenate(kept), reasons
+
+
+def _value(outcome: jobs.Outcome) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    (value,) = jobs.values([outcome])
+    return value  # type: ignore[no-any-return]
+
+
+def _header(stream: BinaryIO, n: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return shape
+
+
+def _same_shape(array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape[1:] != shape:
+        raise ImageError(
+            "images of different shapes", expected=shape, received=array.shape[1:],
+            remedy="make all grey or all colour; --set mixed_sizes=resize or pad gives one size",
+        )  # fmt: skip

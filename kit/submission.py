@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.checks import columns, first
+from kit.checks import first
 from kit.errors import SubmissionError
 from kit.files import write_text
 
@@ -48,9 +48,15 @@ def table(predictions: pd.DataFrame, style: Format, classes: Sequence[str], posi
         classes: All classes.
         positive: The positive class of two; None above two.
         threshold: Frozen threshold of the positive class; None: the largest probability.
+
+    Raises:
+        SubmissionError: A case has no probability.
     """
     rows = predictions.sort_values("case_id", ignore_index=True)
-    prob = rows[[f"prob_{name}" for name in classes]].to_numpy()
+    prob = rows[[f"prob_{name}" for name in classes]].to_numpy(dtype=float)
+    bare = np.isnan(prob).any(axis=1)
+    if bare.any():
+        raise SubmissionError("cases without a probability", received=first(rows.case_id[bare]))
     if threshold is not None and positive is not None:
         (other,) = [name for name in classes if name != positive]
         label = np.where(rows[f"prob_{positive}"] >= threshold, positive, other)
@@ -87,37 +93,60 @@ def validate(path: Path, style: Format, case_ids: Sequence[str], classes: Sequen
         case_ids: The cases that must stand in it, each once.
         classes: All classes.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SubmissionError("cannot be read", received=str(error), path=path) from error
+    text = _text(path)
     if "\r" in text:
         raise SubmissionError("line ends are CRLF", expected="LF", path=path)
     names = [style.id_column, style.value_column]
-    rows = pd.read_csv(
-        io.StringIO(text), sep=style.separator, header=0 if style.header else None, dtype=str,
-        keep_default_na=False,
-    )  # fmt: skip
-    if not style.header:
-        rows.columns = pd.Index(names[: rows.shape[1]])
-    if list(rows.columns[:2]) != names:
-        raise SubmissionError("wrong header", expected=", ".join(names),
-                              received=", ".join(map(str, rows.columns)), path=path)  # fmt: skip
+    if style.value == "all":
+        names += [f"prob_{name}" for name in classes]
+    rows = _rows(text, names, path, header=style.header, separator=style.separator)
     _check_ids(rows[style.id_column], [f"{case}{style.suffix}" for case in case_ids], path)
-    numbers = [name for name in rows.columns[1:] if name.startswith("prob_")]
-    if style.value == "probability":
-        numbers.append(style.value_column)
-    for name in numbers:
+    for name in names[1:] if style.value == "probability" else names[2:]:
         values = pd.to_numeric(rows[name], errors="coerce")
         if not values.between(0, 1).all():
             bad = rows[name][~values.between(0, 1)]
-            raise SubmissionError(f"column {name} must be in [0, 1]", received=first(bad), path=path)
+            raise SubmissionError(
+                f"column {name} must be in [0, 1]", received=first(bad), path=path
+            )
     if style.value != "probability":
         known = {dict(style.codes).get(name, name) for name in classes}
         unknown = sorted(set(rows[style.value_column]) - known)
         if unknown:
             raise SubmissionError("unknown labels", expected=", ".join(sorted(known)),
                                   received=first(unknown), path=path)  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SubmissionError("cannot be read", received=str(error), path=path) from error
+
+
+def _rows(
+    text: str, names: Sequence[str], path: Path, *, header: bool = True, separator: str = ","
+) -> pd.DataFrame:
+    """Return a table of texts, or raise on a wrong header, a line cut short, or one too long."""
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except csv.Error as error:
+        raise SubmissionError("not a table", received=str(error), path=path) from error
+    if header:
+        found = lines.pop(0) if lines else []
+        if found != list(names):
+            raise SubmissionError(
+                "wrong header", expected=separator.join(names),
+                received=separator.join(found) or "nothing", path=path,
+            )  # fmt: skip
+    for number, line in enumerate(lines, start=2 if header else 1):
+        if len(line) != len(names):
+            raise SubmissionError(
+                f"line {number} is cut short or too long", path=path, received=len(line),
+                expected=f"{len(names)} values: {', '.join(names)}",
+            )  # fmt: skip
+    if text and not text.endswith("\n"):
+        raise SubmissionError("the last line has no end: it may be cut short", path=path)
+    return pd.DataFrame(lines, columns=list(names), dtype=str)
 
 
 def _check_ids(found: pd.Series, expected: Sequence[str], path: Path) -> None:
@@ -136,7 +165,8 @@ def _check_ids(found: pd.Series, expected: Sequence[str], path: Path) -> None:
 def record(ledger: Path, line: dict[str, object]) -> None:
     """Append a line to the ledger unless the same run and fingerprint stand there already.
 
-    The file is locked while it is read and written, and replaced whole.
+    The file is locked while it is read and written, and replaced whole; older lines stay as they
+    are, to the byte.
     """
     with _locked(ledger):
         rows = read_ledger(ledger)
@@ -146,26 +176,32 @@ def record(ledger: Path, line: dict[str, object]) -> None:
         stamped = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **line}
         out = io.StringIO()
         writer = csv.DictWriter(out, LEDGER, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows.to_dict("records"))
+        if not ledger.is_file():
+            writer.writeheader()
         writer.writerow(stamped)
-        write_text(ledger, out.getvalue())
+        before = _text(ledger) if ledger.is_file() else ""
+        write_text(ledger, before + out.getvalue())
 
 
 def read_ledger(ledger: Path) -> pd.DataFrame:
-    """Return the ledger as text columns; an absent one is empty."""
+    """Return the ledger as text columns; an absent one is empty.
+
+    Raises:
+        SubmissionError: It was cut or edited so that it is no ledger any more.
+    """
     if not ledger.is_file():
         return pd.DataFrame(columns=LEDGER, dtype=str)
-    return columns(
-        pd.read_csv(ledger, dtype=str, keep_default_na=False), LEDGER, path=str(ledger)
-    )[LEDGER]
+    return _rows(_text(ledger), LEDGER, ledger)
 
 
 @contextlib.contextmanager
 def _locked(path: Path, patience: float = 10.0) -> Iterator[None]:
     """Hold `path`.lock; a lock older than a minute is a dead writer's."""
     lock = path.with_name(path.name + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SubmissionError("the ledger cannot be written", received=error, path=path) from error
     end = time.monotonic() + patience
     while True:
         try:
@@ -179,6 +215,10 @@ def _locked(path: Path, patience: float = 10.0) -> Iterator[None]:
                 raise SubmissionError("the ledger is being written by another run", path=path,
                                       remedy=f"delete {lock} if none is") from error  # fmt: skip
             time.sleep(0.05)
+        except OSError as error:
+            raise SubmissionError(
+                "the ledger cannot be written", received=error, path=path
+            ) from error
     try:
         yield
     finally:

@@ -132,9 +132,9 @@ def _draw_patches(root: Path, seed: int, scale: float) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for i, (kind, train) in enumerate(_patients(_rng(seed, "patches"), 72, scale), start=1):
         rng = _rng(seed, "patches", i)
-        look, grade = drawing.stain(rng), float(rng.normal(0, 0.12))
+        look, grade = drawing.stain(rng), float(rng.normal(0, 0.3))
         for number in range(1, int(rng.integers(8, 13)) + 1):
-            malignant = bool(kind) if rng.random() < 0.85 else not kind
+            malignant = bool(kind) if rng.random() < 0.92 else not kind
             name = f"images/P{i:04d}_{number:02d}.png"
             _write(root / name, _patch(rng, look, malignant, grade))
             label = ("benign", "malignant")[malignant] if train else ""
@@ -146,7 +146,7 @@ def _patch(
     rng: np.random.Generator, look: drawing.Stain, malignant: bool, grade: float
 ) -> np.ndarray:
     maps = np.zeros((4, 4), np.float32)
-    atypia = (0.85 if malignant else 0.2) + grade + rng.normal(0, 0.23)
+    atypia = (0.85 if malignant else 0.2) + grade + rng.normal(0, 0.2)
     inflamed = rng.uniform(0.3, 0.8) if rng.random() < 0.25 else 0.0
     return drawing.tissue(
         rng, look, maps + max(atypia, 0), maps + np.float32(inflamed),

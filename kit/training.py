@@ -240,21 +240,27 @@ def _fit(fit: Fit) -> None:
     write_json(
         fit.path.with_suffix(".json"),
         {
-            "key": fit.key, "sha256": sha256(fit.path), "model": fit.model, "fold": fit.fold,
-            "seed": fit.seed, "recipe": vars(recipe), "images": len(images),
+            "key": fit.key,
+            "sha256": sha256(fit.path),
+            "model": fit.model,
+            "fold": fit.fold,
+            "seed": fit.seed,
+            "recipe": vars(recipe),
+            "images": len(images),
         },
     )
 
 
 def _compiled(fit: Fit, shape: tuple[int, ...], n: int) -> tuple[Any, Any, Any]:
-    """Return the network, the model that trains it (augmentation before, logits after), the layer."""
+    """Return the network, the model that trains it (augmentation, then logits), that layer."""
     import keras
 
     from kit.augment import Augment
     from kit.models import LOGITS, build_model
 
     recipe = fit.recipe
-    network = build_model(fit.model, tuple(shape), len(fit.classes))
+    height, width, channels = shape
+    network = build_model(fit.model, (height, width, channels), len(fit.classes))
     body = keras.Model(network.input, network.get_layer(LOGITS).output)
     augment = Augment(recipe.augment)
     inputs = keras.Input(shape)

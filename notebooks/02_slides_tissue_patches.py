@@ -23,7 +23,14 @@ from kit.slides import open_slide
 from kit.tissue import tissue_mask
 
 run = open_run(CHALLENGE, smoke=SMOKE, settings={"seed": SEED})
-case = run.cases().query("split == 'train' and label == @run.dataset.positive").iloc[0]
+cases = run.cases().query("split == 'train' and label == @run.dataset.positive")
+cases[["case_id", "path", "mask", "label", "group"]].head()
+
+# %% [markdown]
+# A slide is a pyramid: the same picture at several resolutions, so that an overview costs little.
+
+# %%
+case = cases.iloc[0]
 slide = open_slide(run.root / case.path)
 levels = {"level": range(len(slide.levels)), "size": slide.levels, "downsample": slide.downsamples}
 pd.DataFrame(levels)

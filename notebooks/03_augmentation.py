@@ -47,13 +47,12 @@ slide = open_slide(run.root / case.path)
 mask = read_mask(run.root / case["mask"], slide, values=run.dataset.mask_values)
 thumbnail = slide.thumbnail(400)
 side = min(thumbnail.shape[:2])
-rows, columns = (np.arange(side) * m // t for m, t in zip(mask.labels.shape, thumbnail.shape))
+rows, columns = (np.arange(side) * mask.labels.shape[n] // thumbnail.shape[n] for n in (0, 1))
 tumour = mask.labels[rows][:, columns] == mask.values["tumour"]
-images, masks = thumbnail[:side, :side], tumour[..., None].astype(np.float32)
-pairs = [[np.stack([part] * 6) for part in (images, masks)]]
-pairs.append(augment(pairs[0], training=True))
-both = [np.concatenate([pairs[0][part][:1], pairs[1][part][1:]])[None] for part in (0, 1)]
-figures.augmentation_grid(both[0], both[1][..., 0])
+still = [np.stack([part] * 6) for part in (thumbnail[:side, :side], tumour[..., None] * 1.0)]
+moved = augment(still, training=True)
+images, masks = (np.concatenate([a[:1], b[1:]])[None] for a, b in zip(still, moved, strict=True))
+figures.augmentation_grid(images, masks[..., 0])
 
 # %% [markdown]
 # Off in prediction: the layer passes images on as they are, and a draw repeats with its seed.

@@ -19,12 +19,11 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 OUT = PROJECT / "build" / "notebooks"
 PARAMETERS = {"CHALLENGE": "synthetic_slides", "SMOKE": True, "SEED": 0}
-KERNEL_LOG = OUT / "kernel.log"
 LAUNCH = """
 import os, runpy, sys
 os.dup2(os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
 runpy.run_module("ipykernel_launcher", run_name="__main__")
-"""  # what libraries write past Python goes to a file and not between the lines of the progress bar
+"""
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FIGURE = re.compile(r"\*\*Figure: [^*]+\*\*")
 
@@ -35,13 +34,17 @@ def notebooks(folder: Path = HERE) -> list[Path]:
 
 
 @contextlib.contextmanager
-def kernel() -> Iterator[str]:
-    """Yield the name of a kernel that runs this very Python, whatever kernels are installed."""
+def kernel(log: Path) -> Iterator[str]:
+    """Yield the name of a kernel that runs this very Python, whatever kernels are installed.
+
+    `log` takes what its libraries write to the error stream past Python.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="kit-kernel-") as folder:
         place = Path(folder, "kernels", "kit-notebooks")
         place.mkdir(parents=True)
-        start = [sys.executable, "-c", LAUNCH, str(KERNEL_LOG), "-f", "{connection_file}"]
+        start = [sys.executable, "-c", LAUNCH, str(log), "-f", "{connection_file}"]
         start += ["--IPKernelApp.capture_fd_output=False"]
         quiet = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         spec = {"argv": start, "display_name": "kit", "language": "python", "env": quiet}
@@ -93,7 +96,7 @@ def run(executed: Sequence[tuple[Path, Path]]) -> str | None:
     from papermill.exceptions import PapermillExecutionError
     from tqdm import tqdm
 
-    with kernel(), tqdm(executed, unit="notebook", file=sys.stderr) as bar:
+    with kernel(OUT / "kernel.log"), tqdm(executed, unit="notebook", file=sys.stderr) as bar:
         for source, target in bar:
             bar.set_description(source.stem)
             try:
@@ -103,7 +106,7 @@ def run(executed: Sequence[tuple[Path, Path]]) -> str | None:
                 said = "\n".join(last)
                 return f"{source.name} failed in cell [{error.exec_count}] of {target}:\n{said}"
             except DeadKernelError:
-                return f"{source.name}: its kernel died, as one does that is out of memory"
+                return f"{source.name}: its kernel died; out of memory? See {OUT / 'kernel.log'}"
             wrong = missing_figures(target)
             if wrong:
                 return f"{source.name} lacks a figure: {wrong[0]}"

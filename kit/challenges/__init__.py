@@ -1,4 +1,4 @@
-"""Challenges by name: a file of this package, or else a manifest dataset with its kind's defaults."""
+"""Challenges by name: a file of this package, or else a manifest dataset as its kind defaults."""
 
 from __future__ import annotations
 
