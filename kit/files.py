@@ -60,8 +60,9 @@ def _umask() -> int:
 
 
 def _full(error: OSError) -> bool:
-    """Tell a full disk, also where a library (HDF5) gives its number in words alone."""
-    return error.errno in FULL or any(f"errno = {n}," in str(error) for n in FULL)
+    """Tell a full disk, also where HDF5 or NumPy say it in words alone."""
+    words = [f"errno = {number}," for number in FULL] + ["requested and"]
+    return error.errno in FULL or (error.errno is None and any(w in str(error) for w in words))
 
 
 def _disk(error: OSError, path: Path) -> KitError:
@@ -172,10 +173,11 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        table = pd.read_csv(path, converters=dict.fromkeys(TEXT, str))
-        for name in set(TEXT) & set(table.columns):
-            table[name] = table[name].where(table[name] != "", None)
-        return table
+        names = pd.read_csv(path, nrows=0).columns
+        empty = {name: ["", *([] if name in TEXT else ["NA", "NaN", "nan"])] for name in names}
+        return pd.read_csv(
+            path, dtype=dict.fromkeys(TEXT, str), na_values=empty, keep_default_na=False
+        )
     except Exception as error:
         raise KitError("not a readable table", received=str(error), path=path) from error
 

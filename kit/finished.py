@@ -85,14 +85,19 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
         place = Path(folder)
         index = FileIndex(place / "inputs.parquet")
         cases["key"] = kinds.content_key(run.dataset, root, cases, index)
-        plan = kinds.patches(cases, run.dataset, root, run.settings, workers=workers)
+        plan, unopened = None, []
+        if run.dataset.kind in kinds.PLANNED:
+            plan, lost = kinds.patches(cases, run.dataset, root, run.settings, workers=workers)
+            unopened = list(lost.reason)
         items = kinds.items(cases, plan, run.settings)
         pixels, failures = store.build(
             place, items, kinds.reader(run.dataset, root, run.settings), "later", workers=workers
         )
-        if failures:
-            raise ImageError("images cannot be read, and no case may be left out",
-                             received=failures[0], path=root)  # fmt: skip
+        if [*unopened, *failures]:
+            raise ImageError(
+                "images cannot be read, and no case may be left out", path=root,
+                received=[*unopened, *failures][0], remedy="mend or replace the file",
+            )  # fmt: skip
         rule = run.settings.aggregate if run.dataset.kind == "slides" else "mean"
         parts = inference.predict_all(
             pixels, run.models, classes=classes, folder=place,

@@ -96,8 +96,10 @@ def probabilities(
     try:
         network = keras.saving.load_model(model, compile=False)
     except (ValueError, OSError) as error:
-        raise ModelError("network cannot be read", received=str(error), path=model,
-                         remedy="delete it and run again: it is trained anew") from error  # fmt: skip
+        raise ModelError(
+            "network cannot be read", received=str(error), path=model,
+            remedy="delete it and run again: it is trained anew",
+        ) from error  # fmt: skip
     expected, shape = tuple(network.input_shape[1:]), tuple(store.pixels.shape[1:])
     if expected != shape or network.output_shape[-1] != n_classes:
         raise ModelError(

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,14 +115,19 @@ def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
     with tempfile.TemporaryDirectory(prefix="kit-jobs-", ignore_cleanup_errors=True) as folder:
         marks = [Path(folder, str(position)) for position in range(len(jobs))]
         parallel = Parallel(n_jobs=workers, backend="loky", return_as="generator")
+        found = parallel(map(delayed(_call), jobs, marks))
         try:
-            yield from parallel(map(delayed(_call), jobs, marks))
+            for outcome in found:  # `yield from` would close it with joblib's warning
+                yield outcome
         except TerminatedWorkerError as error:
             running = [job.name for job, mark in zip(jobs, marks, strict=True) if mark.exists()]
             raise JobError(
                 "a worker process died", received=_exits(error, running),
                 remedy="it may have lacked memory: use fewer --workers or a smaller batch_size",
             ) from error  # fmt: skip
+        finally:
+            with warnings.catch_warnings(action="ignore"):
+                found.close()
 
 
 def _exits(error: BaseException, running: list[str]) -> str:

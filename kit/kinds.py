@@ -3,44 +3,78 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kit import dicom, images, jobs, slides
+from kit.checks import first
 from kit.errors import ImageError
 from kit.files import FileIndex, fingerprint
 from kit.manifest import Dataset
-from kit.sampler import PatchSampler, draw, spread
+from kit.sampler import PatchSampler, draw, plan_case, spread
 from kit.settings import Settings
 from kit.store import Reader
 
+log = logging.getLogger(__name__)
+
+PLANNED = ("slides", "dicom")
+"""Kinds whose cases give many images each."""
 ITEM = ["case_id", "path", "label", "group", "split", "key"]
 
 
 def patches(
     cases: pd.DataFrame, dataset: Dataset, root: Path, settings: Settings, *, workers: int = 1
-) -> pd.DataFrame | None:
-    """Return the patches table: crops of slides, slices of studies; None for plain images."""
-    if dataset.kind == "slides":
-        sampler = PatchSampler(
-            patch_size=settings.patch_size, mpp=settings.mpp, level=settings.level,
-            min_tissue=settings.min_tissue, min_tumour=settings.min_tumour,
-        )  # fmt: skip
-        return sampler.plan_cases(
-            cases, root, dataset.classes, str(dataset.positive), workers,
-            mask_values=dataset.mask_values, mpp=dataset.mpp,
-        )  # fmt: skip
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the patches table (crops of slides, slices of studies) and what cannot be opened.
+
+    Args:
+        cases: The cases table.
+        dataset: Of a kind in `PLANNED`.
+        root: Folder that paths are relative to.
+        settings: How slides are cut.
+        workers: Processes.
+
+    Returns:
+        The patches table, and `case_id, reason` of the cases that failed.
+    """
+    work = [
+        jobs.Job(str(case["case_id"]), *_plan_job(case, dataset, root, settings))
+        for case in cases.to_dict("records")
+    ]
+    done = jobs.run(work, title=f"planning {dataset.kind}", workers=workers)
+    failed = [(one.name, f"{one.name}: {one.error}") for one in done if one.error is not None]
+    plans = [one.value for one in done if one.error is None]
+    if not plans:
+        raise ImageError("no case can be opened", received=failed[0][1], path=root)
+    bare = [one.name for one in done if one.error is None and one.value.empty]
+    if bare:
+        log.warning("no patch with enough tissue: %s", first(bare))
+    lost = pd.DataFrame(failed, columns=["case_id", "reason"], dtype=object)
+    return pd.concat(plans, ignore_index=True), lost
+
+
+def _plan_job(
+    case: dict[Hashable, Any], dataset: Dataset, root: Path, settings: Settings
+) -> tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]:
+    path = root / case["path"]
     if dataset.kind == "dicom":
-        work = [
-            jobs.Job(str(case), _slices, (case, root / path, label))
-            for case, path, label in zip(cases.case_id, cases.path, cases.label, strict=True)
-        ]
-        found = jobs.values(jobs.run(work, title="reading series", workers=workers))
-        return pd.concat(found, ignore_index=True)
-    return None
+        return _slices, (case["case_id"], path, case["label"])
+    sampler = PatchSampler(
+        patch_size=settings.patch_size, mpp=settings.mpp, level=settings.level,
+        min_tissue=settings.min_tissue, min_tumour=settings.min_tumour,
+    )  # fmt: skip
+    mask = case.get("mask") if case["split"] != "test" else None
+    place = root / mask if isinstance(mask, str) else None
+    order = sorted(dataset.classes, key=lambda name: name == dataset.positive)
+    return plan_case, (
+        sampler, case["case_id"], path, place, order, dataset.mask_values, dataset.mpp,
+    )  # fmt: skip
 
 
 def _slices(case_id: str, folder: Path, label: str | None) -> pd.DataFrame:

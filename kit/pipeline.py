@@ -6,27 +6,32 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from kit import aggregate, jobs, kinds, store, submission, training
+from kit import aggregate, jobs, kinds, scoring, store, submission, training
 from kit.checks import columns, first
 from kit.ensemble import Ensemble
 from kit.errors import ImageError, SettingsError, TableError
 from kit.files import (
-    FileIndex, digest, fingerprint, read_json, read_table, table_key, write_json, write_table,
+    FileIndex,
+    digest,
+    fingerprint,
+    read_json,
+    read_table,
+    table_key,
+    write_json,
+    write_table,
 )  # fmt: skip
 from kit.folds import assign_folds, check_no_leak
 from kit.manifest import Dataset
-from kit.metrics import evaluate
+from kit.scoring import Scored
 from kit.settings import Settings, describe, difference, settings_key
 from kit.store import Store
 from kit.submission import Format
-from kit.thresholds import choose, nested
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +104,8 @@ class Run:
                 part.unlink(missing_ok=True)
         write_json(path, {
             "fingerprint": self.fingerprint, "synthetic": self.synthetic, "compared": mine,
-            "settings": self.settings.model_dump(mode="json"), "style": asdict(self.challenge.style),
-            "entry": self.dataset.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json"),
+            "style": asdict(self.challenge.style), "entry": self.dataset.model_dump(mode="json"),
         })  # fmt: skip
         if self.synthetic:
             note = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
@@ -155,17 +160,24 @@ class Run:
 
     def patches(self) -> pd.DataFrame | None:
         """Return the patches table of slides and studies; None where a case is one image."""
-        return self._patches
+        return self._planned[0]
 
     @cached_property
-    def _patches(self) -> pd.DataFrame | None:
-        if self.dataset.kind not in ("slides", "dicom"):
-            return None
+    def _planned(self) -> tuple[pd.DataFrame | None, pd.DataFrame]:
+        """Return the patches table, and the cases that could not be opened, with the reason."""
         cases = self.cases()
+        if self.dataset.kind not in kinds.PLANNED:
+            return None, pd.DataFrame({"case_id": [], "reason": []}, dtype=object)
+
+        @cache
+        def plan() -> tuple[pd.DataFrame, pd.DataFrame]:
+            return kinds.patches(
+                cases, self.dataset, self.root, self.settings, workers=self.workers
+            )
+
         inputs = [digest(cases), self._mask_keys(cases), settings_key(self.settings, *PLANS)]
-        return self._stage("patches", inputs, lambda: pd.DataFrame(
-            kinds.patches(cases, self.dataset, self.root, self.settings, workers=self.workers)
-        ))  # fmt: skip
+        unopened = self._stage("unopened", inputs, lambda: plan()[1])
+        return self._stage("patches", inputs, lambda: plan()[0]), unopened
 
     def _mask_keys(self, cases: pd.DataFrame) -> list[str]:
         if "mask" not in cases:
@@ -179,33 +191,38 @@ class Run:
         """Return the store of all images that are learnt from or predicted.
 
         Raises:
-            ImageError: A test image cannot be read, or 5 % of the training images or more.
+            ImageError: A test case cannot be read, or 5 % of the training cases or more.
         """
-        return self._pixels
+        return self._read[0]
+
+    def failures(self) -> list[str]:
+        """Return what could not be read and was left out, a line each."""
+        return self._read[1]
 
     @cached_property
-    def _pixels(self) -> Store:
-        items = kinds.items(self.cases(), self.patches(), self.settings)
-        key = settings_key(self.settings, *READS)
-        read = kinds.reader(self.dataset, self.root, self.settings)
-        found, self.failures = store.build(
-            self.out / "pixels", items, read, key, workers=self.workers
-        )
-        lost = items[~items.case_id.isin(found.items.case_id)]
-        lost_test = lost[lost.split == "test"]
-        if len(lost_test):
+    def _read(self) -> tuple[Store, list[str]]:
+        cases, unopened = self.cases(), self._planned[1]
+        items = kinds.items(cases, self.patches(), self.settings)
+        found, unread = store.build(
+            self.out / "pixels", items, kinds.reader(self.dataset, self.root, self.settings),
+            settings_key(self.settings, *READS), workers=self.workers,
+        )  # fmt: skip
+        failures = [*unopened.reason, *unread]
+        gone = set(items.case_id) - set(found.items.case_id) | set(unopened.case_id)
+        lost = cases[cases.case_id.isin(gone)]
+        if (lost.split == "test").any():
             raise ImageError(
-                "test images cannot be read, and no test row may be left out",
-                received=self.failures[0], path=self.root, remedy="mend or replace them",
+                "test cases cannot be read, and none may be left out", received=failures[0],
+                path=self.root, remedy="mend or replace the file",
             )  # fmt: skip
-        if len(lost) >= UNREADABLE * max(1, int((items.split != "test").sum())):
+        if len(lost) >= UNREADABLE * max(1, int((cases.split != "test").sum())):
             raise ImageError(
-                "too many images cannot be read", expected=f"less than {UNREADABLE:.0%}",
-                received=f"{len(lost)} of {len(items)}: {first(self.failures, 3)}", path=self.root,
+                "too many cases cannot be read", expected=f"less than {UNREADABLE:.0%}",
+                received=f"{len(lost)} of {len(cases)}: {first(failures, 3)}", path=self.root,
             )  # fmt: skip
-        for failure in self.failures:
+        for failure in failures:
             log.warning("left out: %s", failure)
-        return found
+        return found, failures
 
     def folds(self) -> pd.DataFrame:
         """Return the folds table: `case_id, group, label, fold`, a row for each training case."""
@@ -213,9 +230,12 @@ class Run:
 
     @cached_property
     def _folds(self) -> pd.DataFrame:
-        readable = self.pixels().items.case_id
-        cases = self.cases()
-        cases = cases[(cases.split != "test") & self._kept(cases, readable)].reset_index(drop=True)
+        cases, kept = self.cases(), self.pixels().items.case_id
+        plan = self.patches()
+        if plan is not None:  # a slide without tissue has no pixels and stays a case
+            bare = set(cases.case_id) - set(plan.case_id) - set(self._planned[1].case_id)
+            kept = pd.concat([kept, pd.Series(sorted(bare), dtype=object)])
+        cases = cases[(cases.split != "test") & cases.case_id.isin(kept)].reset_index(drop=True)
         base = cases[["case_id", "group", "label"]]
         given = self._given_folds() if self.fold_table else None
         n_splits, seed = self.settings.n_splits, self.settings.seed
@@ -228,13 +248,6 @@ class Run:
             return base.assign(fold=fold.to_numpy())
 
         return check_no_leak(self._stage("folds", inputs, make))
-
-    def _kept(self, cases: pd.DataFrame, readable: pd.Series) -> pd.Series:
-        """Return which cases stay: slides without tissue do, images that cannot be read do not."""
-        plan = self.patches()
-        if plan is None:
-            return cases.case_id.isin(readable)
-        return cases.case_id.isin(readable) | ~cases.case_id.isin(plan.case_id)
 
     def _given_folds(self) -> pd.DataFrame:
         table = read_table(Path(str(self.fold_table)))
@@ -274,74 +287,40 @@ class Run:
         """Return the ensemble of all folds and seeds."""
         return Ensemble(self.settings.ensemble).fit(self.oof())
 
-    def scored(self) -> pd.DataFrame:
-        """Return one row a case: joined out-of-fold probabilities, `fold` and nested `y_pred`."""
-        joined = self.ensemble().predict(self.oof())
-        joined = joined.merge(self.folds()[["case_id", "fold"]], on="case_id", how="left")
-        positive = self.dataset.positive
-        if positive is None:
-            names = np.asarray(self.dataset.classes, dtype=object)
-            each = joined[[f"prob_{name}" for name in names]].to_numpy()
-            return joined.assign(y_pred=names[each.argmax(axis=1)])
-        truth, prob = (joined.y_true == positive).to_numpy(), joined[f"prob_{positive}"].to_numpy()
-        method = self._method(joined)
-        chosen, _ = nested(truth, prob, joined.fold.to_numpy(), method)
-        (other,) = [name for name in self.dataset.classes if name != positive]
-        return joined.assign(y_pred=np.where(chosen, positive, other))
-
-    def _method(self, joined: pd.DataFrame) -> float | str:
-        """Return the way to the threshold: .5 where there is nothing to choose it on."""
-        if joined.fold.nunique() < 2 or joined.y_true.nunique() < 2:
-            return self.settings.threshold if isinstance(self.settings.threshold, float) else 0.5
-        return self.settings.threshold
-
-    def threshold(self) -> float | None:
-        """Return the frozen threshold of the positive class; None above two classes."""
-        positive = self.dataset.positive
-        if positive is None:
-            return None
-        joined = self.scored()
-        prob = joined[f"prob_{positive}"].to_numpy()
-        return choose((joined.y_true == positive).to_numpy(), prob, self._method(joined))
+    def scored(self) -> Scored:
+        """Return one row a case: joined probabilities and decisions, and the frozen threshold."""
+        return scoring.score(
+            self.oof(), self.folds(), self.ensemble(), classes=self.dataset.classes,
+            positive=self.dataset.positive, method=self.settings.threshold,
+        )  # fmt: skip
 
     def metrics(self) -> dict[str, Any]:
         """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
-        path = self.out / "metrics.json"
-        inputs = [digest(self.oof()), digest(self.folds()), settings_key(self.settings)]
-        self._once("metrics", inputs, [path], lambda: write_json(path, self._metrics()))
-        found: dict[str, Any] = read_json(path)
-        return found
+        path, values = self.out / "metrics.json", self.settings
+        inputs = [digest(self.oof()), digest(self.folds()), settings_key(values)]
 
-    def _metrics(self) -> dict[str, Any]:
-        joined, classes, positive = self.scored(), self.dataset.classes, self.dataset.positive
-        names = [f"prob_{name}" for name in classes]
-        report = evaluate(
-            joined.y_true, joined[f"prob_{positive}"] if positive else joined[names].to_numpy(),
-            threshold=self.threshold(), groups=joined.group, classes=classes,
-            positive=positive or classes[-1], y_pred=joined.y_pred,
-            resamples=self.settings.resamples, seed=self.settings.seed,
-        )  # fmt: skip
-        found = report.to_dict()
-        found["confusion"] = [list(row) for row in report.confusion]
-        found["confusion_classes"] = list(report.classes)
-        done = sorted(int(fold) for fold in joined.fold.unique())
-        if len(done) < self.folds().fold.nunique():
-            found["warnings"] = [
-                *found["warnings"],
-                f"only folds {first(done)} are in these figures",
-            ]
+        def make() -> None:
+            found = scoring.figures(
+                self.scored(), n_folds=self.folds().fold.nunique(), resamples=values.resamples,
+                seed=values.seed,
+            )  # fmt: skip
+            write_json(path, found)
+
+        self._once("metrics", inputs, [path], make)
+        found: dict[str, Any] = read_json(path)
         return found
 
     def submission(self) -> Path:
         """Write and validate `submission.csv`: the test cases, or the out-of-fold ones if none."""
         path, style, data = self.out / "submission.csv", self.challenge.style, self.dataset
         joined = self._final()
-        inputs = [digest(joined), asdict(style), self.threshold()]
+        threshold = self.metrics()["threshold"]
+        inputs = [digest(joined), asdict(style), threshold]
 
         def make() -> None:
-            rows = submission.table(joined, style, data.classes, data.positive, self.threshold())
+            rows = submission.table(joined, style, data.classes, data.positive, threshold)
             submission.write(path, rows, style)
-            chosen = {**self.ensemble().to_dict(), "threshold": self.threshold()}
+            chosen = {**self.ensemble().to_dict(), "threshold": threshold}
             write_json(self.out / "ensemble.json", chosen)
 
         self._once("submission", inputs, [path, self.out / "ensemble.json"], make)
@@ -354,7 +333,7 @@ class Run:
     def report(self) -> Path:
         """Write `report.html` with the figures, and the figures on their own."""
         path, metrics = self.out / "report.html", self.metrics()
-        inputs = [metrics, digest(self._final()), digest(self.cases()), self.failures]
+        inputs = [metrics, digest(self._final()), digest(self.cases()), self.failures()]
         self._once("report", inputs, [path], lambda: self._report(metrics))
         return path
 
@@ -363,13 +342,13 @@ class Run:
         from kit.report import write_report
 
         drawn = overview.draw(
-            self.cases(), self.folds(), training.histories(self.models), self.scored(), metrics,
-            classes=self.dataset.classes, positive=self.dataset.positive,
+            self.cases(), self.folds(), training.histories(self.models), self.scored().table,
+            metrics, classes=self.dataset.classes, positive=self.dataset.positive,
             final=self._final() if len(self.test()) else None,
         )  # fmt: skip
         write_report(
             self.out, title=self.challenge.name, settings=self.settings.model_dump(),
-            metrics=metrics, figures=drawn, warnings=metrics["warnings"], failures=self.failures,
+            metrics=metrics, figures=drawn, warnings=metrics["warnings"], failures=self.failures(),
             synthetic=self.synthetic,
         )  # fmt: skip
 
@@ -386,7 +365,7 @@ class Run:
                 "auc": metrics["auc"]["value"],
             })  # fmt: skip
         return {
-            **metrics, "synthetic": self.synthetic, "failures": self.failures,
+            **metrics, "synthetic": self.synthetic, "failures": self.failures(),
             "seconds": round(time.monotonic() - start, 2), "out": str(self.out),
             "submission": str(path),
         }  # fmt: skip

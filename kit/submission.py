@@ -19,6 +19,8 @@ from kit.errors import SubmissionError
 from kit.files import write_text
 
 LEDGER = ["time", "run", "fingerprint", "mean_of_six", "low", "high", "auc", "leaderboard", "note"]
+PATIENCE = 10.0
+"""Seconds to wait for another writer of the ledger."""
 
 
 @dataclass(frozen=True)
@@ -195,14 +197,14 @@ def read_ledger(ledger: Path) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, patience: float = 10.0) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Hold `path`.lock; a lock older than a minute is a dead writer's."""
     lock = path.with_name(path.name + ".lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SubmissionError("the ledger cannot be written", received=error, path=path) from error
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL))

@@ -19,7 +19,7 @@ FLOORS = {
     2: "slides tissue annotations images dicom stain fundus drawing drawing_organs",
     3: "sampler store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds finished overview _plots",
+    "kinds scoring finished overview _plots",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}

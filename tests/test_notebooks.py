@@ -1,4 +1,4 @@
-"""The notebooks are what their sources say, run anywhere in order and alone, and show what they say.
+"""The notebooks are what their sources say, run in order and alone, and show what they speak of.
 
 Executing them is slow and belongs to `make check`; what can be read off the files is tested fast.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -133,7 +134,7 @@ def test_it_opens_with_its_question_and_closes_with_two_takeaways(source: Path) 
 
 
 def test_each_notebook_names_the_next() -> None:
-    for this, following in zip(SEQUENCE, SEQUENCE[1:], strict=False):
+    for this, following in itertools.pairwise(SEQUENCE):
         title = text(cells(following)[0]).splitlines()[0].removeprefix("# ")
         assert f"Next: **{title}**" in text(cells(this)[-1])
 

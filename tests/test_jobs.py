@@ -1,0 +1,196 @@
+"""Jobs: in order, errors as outcomes, and no worker left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import jobs
+from kit.errors import ImageError, JobError, KitError, SettingsError
+from kit.jobs import Job
+
+ROOT = Path(__file__).parents[1]
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and exit codes of POSIX")
+
+
+def square(x: int, wait: float = 0.0) -> int:
+    time.sleep(wait)
+    return x * x
+
+
+def fail(x: int) -> int:
+    raise ImageError("cannot be read", path=f"{x}.png", received=x)
+
+
+def crash(*_: Any) -> int:
+    raise ZeroDivisionError("a mistake in the program")
+
+
+def interrupt(*_: Any) -> int:
+    raise KeyboardInterrupt
+
+
+def die(*_: Any) -> int:
+    time.sleep(0.5)  # the other worker is at work by then
+    os._exit(7)
+
+
+def slow(mark: Path, seconds: float = 60) -> None:
+    """Leave the process's number, and prove by a second file if it was let run to its end."""
+    (mark / "started").write_text(str(os.getpid()))
+    time.sleep(seconds)
+    (mark / "ended").touch()
+
+
+def gone(pid: int, patience: float = 10) -> bool:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def run(work: list[Job], workers: int) -> list[jobs.Outcome]:
+    return jobs.run(work, title="test", workers=workers, progress=False)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_outcomes_come_in_the_order_of_the_jobs(workers: int) -> None:
+    waits = [0.4, 0, 0.1, 0, 0]
+    found = run([Job(f"job {x}", square, (x, w)) for x, w in enumerate(waits)], workers)
+    assert [outcome.name for outcome in found] == [f"job {x}" for x in range(5)]
+    assert jobs.values(found) == [0, 1, 4, 9, 16]
+    assert found[0].seconds >= 0.4 > found[1].seconds >= 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_input_is_an_outcome_and_the_others_go_on(workers: int) -> None:
+    found = run([Job("a", square, (2,)), Job("b", fail, (5,)), Job("c", square, (3,))], workers)
+    assert [outcome.value for outcome in found] == [4, None, 9]
+    error = found[1].error
+    assert isinstance(error, ImageError)
+    assert (error.path, error.received) == ("5.png", 5)
+    with pytest.raises(ImageError, match=r"cannot be read\. Received: 5\. File: 5\.png\."):
+        jobs.values(found)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("call", "error"), [(crash, ZeroDivisionError), (interrupt, KeyboardInterrupt)]
+)
+def test_any_other_exception_stops_the_run(
+    workers: int, call: Callable[..., Any], error: type[BaseException], tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(error):
+        run([Job("bad", call), Job("slow", slow, (tmp_path, 20))], workers)
+    assert time.monotonic() - start < 15
+    assert not (tmp_path / "ended").exists()
+
+
+@posix
+def test_a_worker_that_dies_is_an_error_that_names_the_job(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"a worker process died.*EXIT\(7\).*fold 1") as caught:
+        run([Job("fold 0", square, (1,)), Job("fold 1", die), Job("fold 2", square, (2,))], 2)
+    assert "fold 0" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, KitError)
+    assert jobs.values(run([Job("a", square, (1,)), Job("b", square, (2,))], 2)) == [1, 4]
+
+
+@posix
+def test_outcomes_that_are_left_early_end_the_workers(tmp_path: Path) -> None:
+    work = [Job("quick", square, (2,)), Job("slow", slow, (tmp_path,))]
+    found = jobs.each(work, title="test", workers=2, progress=False)
+    assert next(found).value == 4
+    while not (tmp_path / "started").exists() or not (tmp_path / "started").read_text():
+        time.sleep(0.05)
+    found.close()
+    assert gone(int((tmp_path / "started").read_text()))
+    assert not (tmp_path / "ended").exists()
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from kit import jobs
+from test_jobs import slow
+if __name__ == "__main__":
+    work = [jobs.Job(n, slow, (Path(sys.argv[1], n),)) for n in "ab"]
+    try:
+        jobs.run(work, title="test", workers=2, progress=False)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@posix
+def test_ctrl_c_ends_the_workers_at_once(tmp_path: Path) -> None:
+    script, marks = tmp_path / "script.py", [tmp_path / name / "started" for name in "ab"]
+    script.write_text(INTERRUPTED)
+    for mark in marks:
+        mark.parent.mkdir()
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not all(mark.exists() and mark.read_text() for mark in marks):
+        assert time.monotonic() < end, "the workers did not start"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert all(gone(int(mark.read_text())) for mark in marks)
+
+
+def test_jobs_are_done_as_they_are_asked_for(tmp_path: Path) -> None:
+    done: list[int] = []
+    found = jobs.each(
+        [Job(str(x), done.append, (x,)) for x in range(3)], title="test", progress=False
+    )
+    assert done == []
+    next(found)
+    assert done == [0]
+    found.close()
+    assert done == [0]
+
+
+def test_no_jobs_give_no_outcomes() -> None:
+    assert run([], 2) == []
+
+
+def test_workers_below_one_are_refused() -> None:
+    with pytest.raises(SettingsError, match="workers=0"):
+        run([], 0)
+
+
+@pytest.mark.parametrize(("visible", "n"), [("", 0), ("-1", 0), ("0", 1), ("0,2", 2)])
+def test_accelerators_are_those_that_the_environment_shows(
+    monkeypatch: pytest.MonkeyPatch, visible: str, n: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert jobs.accelerators() == n
+
+
+def test_an_accelerator_is_not_shared_and_cores_are_divided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "cores", lambda: 8)
+    monkeypatch.setattr(jobs, "accelerators", lambda: 0)
+    assert [jobs.default_workers(threads) for threads in (1, 3, 16)] == [8, 2, 1]
+    monkeypatch.setattr(jobs, "accelerators", lambda: 2)
+    assert jobs.default_workers(1) == 1
