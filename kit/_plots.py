@@ -90,7 +90,8 @@ def whole(axis: Any) -> None:
 
 def spoken(metric: str) -> str:
     """Return a metric's key as it is said: `ppv` is PPV, `mean_of_six` is mean of six."""
-    return metric.upper() if metric in ("ppv", "npv", "f1", "auc") else metric.replace("_", " ")
+    short = ("ppv", "npv", "f1", "auc", "roc")
+    return metric.upper() if metric in short else metric.replace("_", " ")
 
 
 def stacked(axis: Axes, counts: pd.DataFrame, heights: pd.DataFrame) -> None:

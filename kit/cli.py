@@ -233,7 +233,13 @@ def data_list(data: Data = None, as_json: Json = False) -> int:
     from kit.manifest import load_manifest
 
     table = overview(load_manifest(), data)
-    typer.echo(table.to_json(orient="records")) if as_json else _table(table)
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+        return OK
+    if table.here.any():
+        _table(table[table.here].drop(columns=["here", "where"]))
+    for row in table[~table.here].itertuples():
+        typer.echo(f"not here: {row.name} ({row.kind}). {row.where}")
     return OK
 
 
@@ -257,8 +263,16 @@ def data_verify(
         for name in names
     ]
     table = pd.concat(parts, ignore_index=True)
-    typer.echo(table.to_json(orient="records")) if as_json else _table(table)
-    return OK if (table.status == "good").all() else FAILED
+    wrong = table[table.status != "good"]
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+        return FAILED if len(wrong) else OK
+    for name, checks in table.groupby("dataset", sort=False):
+        good = int((checks.status == "good").sum())
+        typer.echo(f"{name}: {good} of {len(checks)} checks good")
+    if len(wrong):
+        _table(wrong[["dataset", "what", "name", "status", "note"]])
+    return FAILED if len(wrong) else OK
 
 
 @data_app.command("make")

@@ -96,10 +96,8 @@ def fingerprint(value: Any) -> str:
 
 def digest(table: pd.DataFrame) -> str:
     """Return a fingerprint of a table's columns and rows, in their order; the index is ignored."""
-    known = table.notna()  # apart, because an empty cell hashes like the text "None"
-    rows = pd.util.hash_pandas_object(table.astype(object).where(known, None), index=False)
-    content = rows.to_numpy().tobytes() + known.to_numpy(dtype=bool).tobytes()
-    return fingerprint([list(table.columns), hashlib.sha256(content).hexdigest()])
+    rows = pd.util.hash_pandas_object(table.astype(object).where(table.notna(), None), index=False)
+    return fingerprint([list(table.columns), hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()])
 
 
 def sha256(path: Path) -> str:

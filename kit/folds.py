@@ -59,6 +59,48 @@ def assign_folds(
     return pd.Series(folds[group_code].astype(np.int64), index=table.index, name="fold")
 
 
+def subset(cases: pd.DataFrame, limit: int, n_splits: int, seed: int) -> pd.DataFrame:
+    """Return about `limit` training cases, whole groups in the shares of the labels; all tests.
+
+    Args:
+        cases: The cases table.
+        limit: Most training cases, about.
+        n_splits: Folds that must still be possible: each class keeps so many groups.
+        seed: Which groups are kept.
+    """
+    train = cases[cases["split"] != "test"]
+    groups = int(train.groupby("label")["group"].nunique().min())
+    parts = min(len(train) // limit, groups // n_splits)
+    if parts < 2:
+        return cases
+    part = assign_folds(train, parts, label="label", group="group", seed=seed)
+    kept = (cases["split"] == "test") | cases.index.isin(train.index[part == 0])
+    return cases[kept].reset_index(drop=True)
+
+
+def with_folds(cases: pd.DataFrame, given: pd.DataFrame, *, path: str) -> pd.DataFrame:
+    """Return `cases` with the fold that a table of the user's gives to each.
+
+    Args:
+        cases: Training cases with `case_id`.
+        given: `case_id` and `fold`, whole numbers; further rows are ignored.
+        path: The table's file, for errors.
+
+    Raises:
+        TableError: A case is missing or doubled, or a fold is no whole number.
+    """
+    unique_ids(given["case_id"], path=path)
+    table = cases.merge(given[["case_id", "fold"]], on="case_id", how="left")
+    number = pd.to_numeric(table["fold"], errors="coerce")
+    bad = table["case_id"][number.isna() | (number % 1 != 0)]
+    if len(bad):
+        raise TableError(
+            "the fold table does not give each training case a fold", expected="whole numbers",
+            received=f"{len(bad)} cases without one: {first(bad)}", path=path,
+        )  # fmt: skip
+    return table.assign(fold=number.astype(int))
+
+
 def check_no_leak(table: pd.DataFrame) -> pd.DataFrame:
     """Return `table` if no group stands in two folds or on both sides of the split.
 

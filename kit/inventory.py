@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.errors import KitError
+from kit.errors import KitError, MissingDataError
 from kit.files import sha256
 from kit.jobs import Job, run
 from kit.manifest import Dataset, Manifest
@@ -38,6 +38,8 @@ def _line(dataset: Dataset, data: str | Path | None) -> dict[str, object]:
     try:
         root = dataset.root(data)
         cases = dataset.cases(root=root)
+    except MissingDataError as error:
+        return {**line, "classes": "", "where": f"{error.path}; {error.remedy}"}
     except (KitError, OSError) as error:
         return {**line, "classes": "", "where": str(error)}
     counts = _counts(dataset, cases)

@@ -37,8 +37,10 @@ class Outcome:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, by its affinity and its container's limit."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 def _call(job: Job, mark: Path | None = None) -> Outcome:
@@ -117,7 +119,7 @@ def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
         parallel = Parallel(n_jobs=workers, backend="loky", return_as="generator")
         found = parallel(map(delayed(_call), jobs, marks))
         try:
-            for outcome in found:  # `yield from` would close it with joblib's warning
+            for outcome in found:  # noqa: UP028 - it would be closed with a warning
                 yield outcome
         except TerminatedWorkerError as error:
             running = [job.name for job, mark in zip(jobs, marks, strict=True) if mark.exists()]

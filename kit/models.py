@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
-
-import keras
-from keras import layers
+from typing import TYPE_CHECKING, Any
 
 from kit.checks import nearest
 from kit.errors import ModelError
+
+if TYPE_CHECKING:
+    import keras
 
 LOGITS = "logits"
 """Name of the last layer before the softmax: losses take its output, users the softmax's."""
@@ -25,6 +25,15 @@ class Network:
     input_shape: tuple[int, int, int]
     classes: int
     about: str
+
+
+def check_model(name: str) -> Network:
+    """Return how to build a network, or raise `ModelError` with the nearest names."""
+    if name not in REGISTRY:
+        raise ModelError(
+            "network is unknown", received=f"model={name}", remedy=nearest(name, REGISTRY)
+        )
+    return REGISTRY[name]
 
 
 def build_model(
@@ -45,10 +54,10 @@ def build_model(
     Raises:
         ModelError: The name is unknown, or the shape or number of classes cannot be.
     """
-    if name not in REGISTRY:
-        raise ModelError("network is unknown", received=f"model={name}",
-                         remedy=nearest(name, REGISTRY))  # fmt: skip
-    network = REGISTRY[name]
+    import keras
+    from keras import layers
+
+    network = check_model(name)
     shape = network.input_shape if input_shape is None else input_shape
     n_classes = network.classes if classes is None else classes
     if len(shape) != 3 or min(shape) < 1 or n_classes < 2:
@@ -64,17 +73,23 @@ def build_model(
 
 
 def _conv_norm(x: Any, filters: int, kernel: int = 3, strides: int = 1) -> Any:
+    from keras import layers
+
     x = layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False)(x)
     return layers.BatchNormalization(momentum=0.9)(x)
 
 
 def _conv_small(x: Any) -> Any:
+    from keras import layers
+
     for filters in (16, 32, 64):
         x = layers.ReLU()(_conv_norm(x, filters, strides=2))
     return layers.GlobalAveragePooling2D()(x)
 
 
 def _block(x: Any, filters: int, strides: int) -> Any:
+    from keras import layers
+
     short = x if strides == 1 and x.shape[-1] == filters else _conv_norm(x, filters, 1, strides)
     x = layers.ReLU()(_conv_norm(x, filters, strides=strides))
     return layers.ReLU()(layers.Add()([_conv_norm(x, filters), short]))
@@ -82,6 +97,8 @@ def _block(x: Any, filters: int, strides: int) -> Any:
 
 def _resnet(widths: tuple[int, ...], blocks: int, stem: int) -> Callable[[Any], Any]:
     def build(x: Any) -> Any:
+        from keras import layers
+
         x = layers.ReLU()(_conv_norm(x, widths[0], strides=stem))
         for stage, filters in enumerate(widths):
             for block in range(blocks):

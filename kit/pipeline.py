@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 from kit import aggregate, jobs, kinds, scoring, store, submission, training
 from kit.checks import columns, first
 from kit.ensemble import Ensemble
-from kit.errors import ImageError, SettingsError, TableError
+from kit.errors import ImageError, SettingsError
 from kit.files import (
     FileIndex,
     digest,
@@ -25,9 +26,11 @@ from kit.files import (
     table_key,
     write_json,
     write_table,
+    write_text,
 )  # fmt: skip
-from kit.folds import assign_folds, check_no_leak
+from kit.folds import assign_folds, check_no_leak, subset, with_folds
 from kit.manifest import Dataset
+from kit.models import check_model
 from kit.scoring import Scored
 from kit.settings import Settings, describe, difference, settings_key
 from kit.store import Store
@@ -84,6 +87,7 @@ class Run:
 
     def _claim(self) -> None:
         """Write `settings.json`, or refuse a folder whose settings are others."""
+        check_model(self.settings.model)
         mine = {
             "challenge": self.challenge.name, "dataset": self.dataset.name, "smoke": self.smoke,
             "fold_table": digest(self._given_folds()) if self.fold_table else None,
@@ -109,7 +113,7 @@ class Run:
         })  # fmt: skip
         if self.synthetic:
             note = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
-            (self.out / "SYNTHETIC.txt").write_text(note)
+            write_text(self.out / "SYNTHETIC.txt", note)
 
     @property
     def fingerprint(self) -> str:
@@ -152,10 +156,9 @@ class Run:
     def _cases(self) -> pd.DataFrame:
         table = self.dataset.cases(root=self.root)
         if self.settings.limit:
-            table = _limited(table, self.settings.limit, self.settings.n_splits, self.settings.seed)
-        index = FileIndex(self.out / "inputs.parquet")
-        table["key"] = kinds.content_key(self.dataset, self.root, table, index)
-        index.save()
+            table = subset(table, self.settings.limit, self.settings.n_splits, self.settings.seed)
+        with self._inputs() as index:
+            table["key"] = kinds.content_key(self.dataset, self.root, table, index)
         return self._stage("cases", digest(table), lambda: table)
 
     def patches(self) -> pd.DataFrame | None:
@@ -182,10 +185,18 @@ class Run:
     def _mask_keys(self, cases: pd.DataFrame) -> list[str]:
         if "mask" not in cases:
             return []
+        with self._inputs() as index:
+            masks = (self.root / mask for mask in cases["mask"] if isinstance(mask, str))
+            return [index.sha256(mask) for mask in masks]
+
+    @contextlib.contextmanager
+    def _inputs(self) -> Iterator[FileIndex]:
+        """Yield the sha256 of the inputs; what was read is kept also when reading is cut off."""
         index = FileIndex(self.out / "inputs.parquet")
-        keys = [index.sha256(self.root / mask) for mask in cases["mask"] if isinstance(mask, str)]
-        index.save()
-        return keys
+        try:
+            yield index
+        finally:
+            index.save()
 
     def pixels(self) -> Store:
         """Return the store of all images that are learnt from or predicted.
@@ -243,7 +254,7 @@ class Run:
 
         def make() -> pd.DataFrame:
             if given is not None:
-                return _with_folds(base, given, str(self.fold_table))
+                return with_folds(base, given, path=str(self.fold_table))
             fold = assign_folds(base, n_splits, label="label", group="group", seed=seed)
             return base.assign(fold=fold.to_numpy())
 
@@ -272,8 +283,11 @@ class Run:
             classes=self.dataset.classes, tta=values.tta, only=self.only, workers=self.workers,
         )  # fmt: skip
         rule = values.aggregate if self.dataset.kind == "slides" else "mean"
+        cases = cases[["case_id", "group", "label", "split"]]
         held = cases.merge(folds[["case_id", "fold"]], on="case_id")
-        asked = (held[held.fold.isin(found[0].fold.unique())], cases[cases.split == "test"])
+        if self.only is not None:
+            held = held[held.fold.isin(self.only)]
+        asked = (held, cases[cases.split == "test"])
         oof, test = (
             aggregate.to_cases(part, mine, rule, self.dataset.classes, self.dataset.positive)
             for part, mine in zip(found, asked, strict=True)
@@ -357,7 +371,7 @@ class Run:
         start = time.monotonic()
         metrics, path = self.metrics(), self.submission()
         self.report()
-        if self.ledger is not None and not self.smoke:
+        if self.ledger is not None and not self.smoke and not self.synthetic:
             mean = metrics["mean_of_six"]
             submission.record(self.ledger, {
                 "run": self.out.name, "fingerprint": fingerprint([self.fingerprint, metrics]),
@@ -369,27 +383,3 @@ class Run:
             "seconds": round(time.monotonic() - start, 2), "out": str(self.out),
             "submission": str(path),
         }  # fmt: skip
-
-
-def _limited(cases: pd.DataFrame, limit: int, n_splits: int, seed: int) -> pd.DataFrame:
-    """Return about `limit` training cases, whole groups, in the shares of the labels; all tests."""
-    train = cases[cases.split != "test"]
-    groups = int(train.groupby("label").group.nunique().min())
-    parts = min(len(train) // limit, groups // n_splits)
-    if parts < 2:
-        return cases
-    part = assign_folds(train, parts, label="label", group="group", seed=seed)
-    return cases[(cases.split == "test") | cases.index.isin(train.index[part == 0])].reset_index(
-        drop=True
-    )
-
-
-def _with_folds(cases: pd.DataFrame, given: pd.DataFrame, path: str) -> pd.DataFrame:
-    table = cases.merge(given, on="case_id", how="left", validate="one_to_one")
-    missing = table.case_id[table.fold.isna()]
-    if len(missing):
-        raise TableError(
-            "the fold table lacks cases", expected="a fold for each training case",
-            received=f"{len(missing)} missing: {first(missing)}", path=path,
-        )  # fmt: skip
-    return table.astype({"fold": int})

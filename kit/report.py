@@ -42,7 +42,7 @@ h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2em; border-bottom: 1px solid 
 table { border-collapse: collapse; margin: 1em 0; font-size: 14px; display: block;
   overflow-x: auto; }
 td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }
-td.number { font-variant-numeric: tabular-nums; text-align: right; }
+td.number, th.number { font-variant-numeric: tabular-nums; text-align: right; }
 img { max-width: 100%; height: auto; } figure { margin: 1.5em 0; }
 figcaption { color: #444; font-size: 14px; }
 .synthetic { background: #ffb000; color: #000; font-weight: 700; padding: .7em 1em; }
@@ -69,6 +69,11 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
 
 
+def _interval(found: Mapping[str, Any]) -> str:
+    low, high = _number(found["low"]), _number(found["high"])
+    return low if low == high == "undefined" else f"{low} to {high}"
+
+
 def metric_table(metrics: Mapping[str, Any]) -> str:
     """Return an HTML table of the metrics that carry an interval.
 
@@ -77,12 +82,12 @@ def metric_table(metrics: Mapping[str, Any]) -> str:
     """
     rows = [
         f'<tr><th>{html.escape(spoken(name))}</th><td class="number">{_number(found["value"])}</td>'
-        f'<td class="number">{_number(found["low"])} to {_number(found["high"])}</td></tr>'
+        f'<td class="number">{_interval(found)}</td></tr>'
         for name, found in metrics.items()
         if isinstance(found, Mapping) and "value" in found
     ]
-    head = "<tr><th>metric</th><th>value</th><th>95 % interval</th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>"
+    titles = "".join(f'<th class="number">{title}</th>' for title in ("value", "95 % interval"))
+    return f"<table><tr><th>metric</th>{titles}</tr>{''.join(rows)}</table>"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -94,7 +99,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _figure(name: str, picture: bytes) -> str:
-    said = name.replace("_", " ").capitalize()
+    said = spoken(name)[:1].upper() + spoken(name)[1:]
     data = base64.b64encode(picture).decode()
     return (
         f'<figure id="{html.escape(name)}"><h3>{html.escape(said)}</h3>'
@@ -172,7 +177,7 @@ def notebooks_page(executed: Sequence[Path], out: Path, *, summary: str = "") ->
         style = STYLE + "".join(found["inlining"]["css"])
         contents.append(f'<li><a href="#{name}">{name.replace("_", " ")}</a></li>')
         bodies.append(f'<article id="{name}">{text}</article>')
-    head = ["<h1>The executed notebooks</h1>", summary, f"<ol start=0>{''.join(contents)}</ol>"]
+    head = ["<h1>The executed notebooks</h1>", summary, f"<ul>{''.join(contents)}</ul>"]
     page = _page("The executed notebooks", [*head, '<div class="nb">', *bodies, "</div>"], style)
     files.write_text(out, page)
     return out

@@ -77,9 +77,9 @@ def table(predictions: pd.DataFrame, style: Format, classes: Sequence[str], posi
 
 
 def write(path: Path, rows: pd.DataFrame, style: Format) -> Path:
-    """Write the submission: UTF-8, LF, six decimals, whole or not at all."""
+    """Write the submission: UTF-8, LF, nine digits, whole or not at all."""
     text = rows.to_csv(
-        index=False, header=style.header, sep=style.separator, float_format="%.6f",
+        index=False, header=style.header, sep=style.separator, float_format="%.9g",
         lineterminator="\n",
     )  # fmt: skip
     write_text(path, text)

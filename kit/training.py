@@ -231,7 +231,7 @@ def _fit(fit: Fit) -> None:
         rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
         with log.open("a") as stream:
             stream.write(
-                f"{epoch + 1},{losses[-1]:.6f},{rate:.8f},{time.monotonic() - start:.2f}\n"
+                f"{epoch + 1},{np.mean(losses):.6f},{rate:.8f},{time.monotonic() - start:.2f}\n"
             )
     if trainer.optimizer.use_ema:
         trainer.optimizer.finalize_variable_values(trainer.trainable_variables)

@@ -6,7 +6,7 @@
 # **Inputs.** `data_manifest.yaml`; the data folder, or nothing: with `SMOKE` the embedded data are
 # drawn where they are missing. **Outputs.** An open run folder with its `settings.json`.
 #
-# **Run time.** CPU, smoke: 20 s. GPU, full data: 20 s, and minutes where many cases are counted.
+# **Run time.** CPU, smoke: 10 s. GPU, full data: the same, longer where much data is counted.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"

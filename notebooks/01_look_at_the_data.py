@@ -6,7 +6,7 @@
 # **Inputs.** The run's data. **Outputs.** `cases.parquet` (and, for slides, `patches.parquet` and
 # the pixels that a network is given).
 #
-# **Run time.** CPU, smoke: 10 s. GPU, full data: as long as reading every image once takes.
+# **Run time.** CPU, smoke: 10 s. GPU, full data: as long as reading every image once.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"

@@ -5,7 +5,7 @@
 #
 # **Inputs.** A slide and its tumour mask. **Outputs.** `patches.parquet`: the plan of all slides.
 #
-# **Run time.** CPU, smoke: 10 s. GPU, full data: about a second for each slide.
+# **Run time.** CPU, smoke: 5 s. GPU, full data: as long as an overview of every slide takes.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"

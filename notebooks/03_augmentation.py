@@ -6,7 +6,7 @@
 # **Inputs.** The run's images, a slide and its mask. **Outputs.** None: augmentation happens while
 # a network trains and is never stored.
 #
-# **Run time.** CPU, smoke: 15 s. GPU, full data: the same.
+# **Run time.** CPU, smoke: 10 s. GPU, full data: the same.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"

@@ -5,7 +5,7 @@
 #
 # **Inputs.** `cases.parquet`. **Outputs.** `folds.parquet`, a fold for each training case.
 #
-# **Run time.** CPU, smoke: 10 s. GPU, full data: a minute.
+# **Run time.** CPU, smoke: 5 s. GPU, full data: the same.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"

@@ -6,7 +6,7 @@
 # **Inputs.** The pixels and `folds.parquet`. **Outputs.** `models/` (a network and a history for
 # each fold), `oof.parquet` and `test.parquet`.
 #
-# **Run time.** CPU, smoke: 30 s. GPU, full data: minutes to hours, by images and epochs.
+# **Run time.** CPU, smoke: 15 s. GPU, full data: minutes to hours; progress tells.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"

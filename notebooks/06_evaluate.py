@@ -5,7 +5,7 @@
 #
 # **Inputs.** `oof.parquet`. **Outputs.** `metrics.json`.
 #
-# **Run time.** CPU, smoke: 10 s (a minute where training is still missing). GPU, full data: 20 s.
+# **Run time.** CPU, smoke: 10 s, 20 s where training is missing. GPU, full data: the same.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"
@@ -34,7 +34,7 @@ figures.forest(figure_table(metrics))
 # **Figure: ROC curve.** AUC asks only for the order of the cases; it needs no threshold.
 
 # %%
-scored, positive = run.scored(), run.dataset.positive
+scored, positive = run.scored().table, run.dataset.positive
 truth, prob = (scored.y_true == positive).to_numpy(), scored[f"prob_{positive}"].to_numpy()
 figures.roc(truth, prob, scored.group.to_numpy())
 

@@ -6,7 +6,7 @@
 # **Inputs.** `oof.parquet` and `test.parquet`. **Outputs.** The fitted ensemble, `ensemble.json`
 # with the submission.
 #
-# **Run time.** CPU, smoke: 10 s (a minute where training is still missing). GPU, full data: 20 s.
+# **Run time.** CPU, smoke: 10 s, 20 s where training is missing. GPU, full data: the same.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"

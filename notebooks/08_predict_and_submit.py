@@ -6,7 +6,7 @@
 # **Inputs.** Everything before. **Outputs.** `submission.csv`, `report.html`, `figures/`; on real
 # data also a line in the challenge's ledger.
 #
-# **Run time.** CPU, smoke: 10 s (a minute where training is still missing). GPU, full data: 20 s.
+# **Run time.** CPU, smoke: 10 s, 20 s where training is missing. GPU, full data: the same.
 
 # %% tags=["parameters"]
 CHALLENGE = "synthetic_slides"
@@ -46,7 +46,7 @@ pd.Series({"a row short": said}, name="validate says").to_frame()
 
 # %%
 column = f"prob_{run.dataset.positive}"
-figures.submission_distribution(run.scored()[column], submitted[column])
+figures.submission_distribution(run.scored().table[column], submitted[column])
 
 # %%
 shares = {"training cases": run.folds().label, "submitted": submitted.label}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from kit.errors import GroupLeakError, SettingsError, TableError
-from kit.folds import assign_folds, check_no_leak
+from kit.folds import assign_folds, check_no_leak, subset, with_folds
 
 ROOT = Path(__file__).parents[1]
 
@@ -194,3 +194,37 @@ def test_doubled_cases_and_missing_columns_are_refused() -> None:
         check_no_leak(folded(case_id=["1", "2", "2", "4"]))
     with pytest.raises(TableError, match="group is missing"):
         check_no_leak(folded().drop(columns="group"))
+
+
+def cases_of(groups: int, each: int) -> pd.DataFrame:
+    rows = [
+        (f"c{g}_{i}", f"g{g}", "a" if g % 2 else "b", "test" if g >= groups - 2 else "train")
+        for g in range(groups)
+        for i in range(each)
+    ]
+    return pd.DataFrame(rows, columns=["case_id", "group", "label", "split"])
+
+
+def test_a_subset_keeps_whole_groups_the_shares_of_labels_and_all_tests() -> None:
+    cases = cases_of(42, 5)
+    kept = subset(cases, 50, 2, seed=0)
+    train = kept[kept.split == "train"]
+    assert 40 <= len(train) <= 60
+    assert (train.groupby("group").size() == 5).all()
+    assert train.label.value_counts(normalize=True).between(0.4, 0.6).all()
+    assert (kept.split == "test").sum() == 10
+
+
+def test_a_subset_leaves_each_class_enough_groups_for_the_folds() -> None:
+    kept = subset(cases_of(22, 5), 5, 5, seed=0)
+    train = kept[kept.split == "train"]
+    assert train.groupby("label").group.nunique().min() >= 5
+
+
+def test_a_given_fold_table_must_have_every_case_once_with_a_whole_number() -> None:
+    cases = cases_of(6, 1)[["case_id"]]
+    given = cases.assign(fold=[0, 1, 0, 1, 0, 1])
+    assert list(with_folds(cases, given[::-1], path="t.csv").fold) == [0, 1, 0, 1, 0, 1]
+    for wrong in (given[1:], given.assign(fold=[0.5, 1, 0, 1, 0, 1]), pd.concat([given, given])):
+        with pytest.raises(TableError, match=r"t\.csv"):
+            with_folds(cases, wrong, path="t.csv")

@@ -186,6 +186,19 @@ def test_accelerators_are_those_that_the_environment_shows(
     assert jobs.accelerators() == n
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_cores_are_those_that_the_process_may_use() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from kit import jobs; print(jobs.cores())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "1\n"
+    assert 1 <= jobs.cores() <= (os.cpu_count() or 1)
+
+
 def test_an_accelerator_is_not_shared_and_cores_are_divided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

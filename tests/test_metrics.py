@@ -82,7 +82,7 @@ def test_macro_figures_agree_with_scikit_learn(seed: int) -> None:
     assert six["ppv"] == pytest.approx(peer.precision_score(true, pred, average="macro"))
     assert six["f1"] == pytest.approx(peer.f1_score(true, pred, average="macro"))
     cells = peer.multilabel_confusion_matrix(true, pred, labels=classes)
-    tn, fp, fn, tp = (cells[:, i, j] for i in (0, 1) for j in (0, 1))
+    tn, fp, fn, _ = (cells[:, i, j] for i in (0, 1) for j in (0, 1))
     assert six["specificity"] == pytest.approx(np.mean(tn / (tn + fp)))
     assert six["npv"] == pytest.approx(np.mean(tn / (tn + fn)))
     assert six["accuracy"] == pytest.approx(peer.accuracy_score(true, pred))

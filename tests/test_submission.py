@@ -41,11 +41,11 @@ def written(path: Path, style: Format, threshold: float | None = 0.5) -> Path:
 @pytest.mark.parametrize(
     ("style", "text"),
     [
-        ("kit", "case_id,label,prob_benign,prob_malignant\na,malignant,0.333333,0.666667\n"
-                "b,benign,0.750000,0.250000\n"),
+        ("kit", "case_id,label,prob_benign,prob_malignant\na,malignant,0.333333333,0.666666667\n"
+                "b,benign,0.75,0.25\n"),
         ("nsml", "a 1\nb 0\n"),
-        ("help", "a,0.666667\nb,0.250000\n"),
-        ("rsna", "BraTS21ID,MGMT_value\na.dcm,0.666667\nb.dcm,0.250000\n"),
+        ("help", "a,0.666666667\nb,0.25\n"),
+        ("rsna", "BraTS21ID,MGMT_value\na.dcm,0.666666667\nb.dcm,0.25\n"),
     ],
 )  # fmt: skip
 def test_each_format_is_written_to_the_letter_and_accepted(
