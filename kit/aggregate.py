@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 NETWORK = ["fold", "seed", "model"]
 
-TOP_SHARE = 0.1
+TOP_SHARE = 0.05
 RULES = ("mean", "max", "top")
 
 
@@ -32,7 +32,7 @@ def to_cases(
         predictions: A row for each patch and network: `case_id, fold, seed, model`, `prob_<class>`.
         cases: The cases to score: `case_id, group, label, split` and, where only one fold's
             networks score a case, `fold`.
-        rule: mean over patches; max, or mean of the top tenth, of the positive class's
+        rule: mean over patches; max, or mean of the top twentieth, of the positive class's
             probability (the other class is what is left). Above two classes only the mean.
         classes: All classes.
         positive: The positive class; None above two classes.

@@ -92,12 +92,12 @@ def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) ->
         free = [name for name in ("index", "part") if name in cases]
         table = cases[[*ITEM, *free]].copy()
         return table.assign(train=table.split == "train", predict=True)
-    most, place = settings.patches_per_slide, ["case_id", "x", "y"]
+    seed, place = settings.seed, ["case_id", "x", "y"]
     owner = cases.set_index("case_id")
     label = plan.label.where(plan.label.notna(), plan.case_id.map(owner.label))
     learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
-    learnt = draw(learnt, per_slide=most, seed=settings.seed)[[*place, "label"]]
-    predicted = spread(plan, per_slide=most, seed=settings.seed)[place]
+    learnt = draw(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
+    predicted = spread(plan, per_slide=settings.predict_per_slide, seed=seed)[place]
     table = learnt.assign(train=True).merge(predicted.assign(predict=True), on=place, how="outer")
     table["train"], table["predict"] = table.train.eq(True), table.predict.eq(True)
     for name in ("path", "group", "split"):

@@ -32,7 +32,8 @@ class Settings(BaseModel):
     level: int = Field(0, ge=0, description="slide level of a patch where mpp is None")
     min_tissue: float = Field(0.5, ge=0, le=1, description="least tissue fraction of a patch")
     min_tumour: float = Field(0.5, ge=0, le=1, description="tumour fraction that labels a patch")
-    patches_per_slide: int = Field(400, ge=1, description="most patches of a slide")
+    patches_per_slide: int = Field(128, ge=1, description="most patches of a slide to learn from")
+    predict_per_slide: int = Field(400, ge=1, description="most patches of a slide to predict")
     aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")
 
     model: str = Field("resnet_small", description="a name of kit.models.REGISTRY")
@@ -64,7 +65,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 SMOKE: dict[str, Any] = {
     "n_splits": 2, "limit": 400, "image_size": 32, "epochs": 6, "batch_size": 16,
-    "model": "conv_small", "patches_per_slide": 60, "tta": False, "resamples": 500,
+    "model": "conv_small", "patches_per_slide": 40, "predict_per_slide": 60, "tta": False, "resamples": 500,
 }  # fmt: skip
 
 
