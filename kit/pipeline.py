@@ -95,7 +95,8 @@ class Run:
         }  # fmt: skip
         path = self.out / "settings.json"
         if path.is_file():
-            theirs = read_json(path)["compared"]
+            # A run made before a setting existed had what is now its default.
+            theirs = {**Settings().model_dump(mode="json"), **read_json(path)["compared"]}
             different = difference(mine, theirs)
             if different:
                 raise SettingsError(

@@ -133,6 +133,9 @@ def describe(diff: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def settings_key(settings: Settings, *names: str) -> str:
-    """Return the fingerprint of the named settings, or of all."""
-    values = settings.model_dump(mode="json")
+    """Return the fingerprint of the named settings, or of all that differ from their defaults.
+
+    A setting that a later version adds, at its default, leaves the fingerprint as it was.
+    """
+    values = settings.model_dump(mode="json", exclude_defaults=not names)
     return fingerprint({k: values[k] for k in names} if names else values)

@@ -364,3 +364,11 @@ def test_smoke_without_data_says_synthetic_everywhere_and_writes_no_ledger(
     assert "SYNTHETIC" in (out / "report.html").read_text()
     assert read_json(out / "settings.json")["synthetic"] is True
     assert not list(tmp_path.rglob("ledger.csv"))
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(copy: Path, kit: Kit) -> None:
+    path = copy / "out" / "settings.json"
+    told = read_json(path)
+    del told["compared"]["aggregate"]
+    path.write_text(json.dumps(told))
+    assert kit(copy, *RUN, *project.quick()).code == 0

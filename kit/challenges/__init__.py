@@ -14,7 +14,7 @@ from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
 from kit.manifest import Manifest, load_manifest
 from kit.pipeline import Challenge, Run
-from kit.settings import resolve
+from kit.settings import resolve, settings_key
 from kit.submission import Format
 
 STAND_IN = {
@@ -91,7 +91,7 @@ def open_run(
     )  # fmt: skip
     if out is None:
         where = None if root is None else str(root.resolve())
-        key = fingerprint([dataset.name, where, smoke, str(fold_table), chosen])
+        key = fingerprint([dataset.name, where, smoke, str(fold_table), settings_key(chosen)])
         label = f"{key}-SYNTHETIC" if dataset.synthetic else key
         out = _home(manifest, platform) / name / label
     if root is None:
