@@ -61,7 +61,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "patches": {},
     "images": {"augment": "fundus", "image_size": 64},
     "dicom": {"augment": "mri", "image_size": 64},
-    "arrays": {"augment": "flips", "image_size": 56},
+    "arrays": {"augment": "flips", "image_size": 56, "epochs": 50},
 }
 SMOKE: dict[str, Any] = {
     "n_splits": 2, "limit": 400, "image_size": 32, "epochs": 6, "batch_size": 16,

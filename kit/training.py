@@ -169,7 +169,8 @@ def _sides(fit: Fit, folds: pd.DataFrame) -> dict[str, np.ndarray]:
 def _fit_and_predict(
     fit: Fit, folds: pd.DataFrame, policy: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    load_backend(fit.recipe.threads)
+    if not _predicted(fit, folds, policy):
+        load_backend(fit.recipe.threads)
     if not fit.done():
         _fit(fit)
     sides = [
