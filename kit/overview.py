@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from kit import figures
+from kit.sampler import PatchSampler
+from kit.settings import Settings
+from kit.slides import open_slide
+from kit.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SHOWN = 8
 
 
 def draw(
@@ -53,6 +60,31 @@ def draw(
                 prob, final[f"prob_{positive}"].to_numpy()
             )
     return drawn
+
+
+def images_by_class(store: Store, classes: Sequence[str], seed: int) -> Figure:
+    """Return some training images of each class, as the network is given them."""
+    items, random = store.items, np.random.default_rng(seed)
+    chosen: list[int] = []
+    for name in classes:
+        rows = np.flatnonzero(items.train & (items.label == name))
+        chosen += sorted(random.choice(rows, min(SHOWN, len(rows)), replace=False).tolist())
+    titles = list(items.label.iloc[chosen])
+    return figures.contact_sheet(store.pixels[chosen], titles, columns=SHOWN)
+
+
+def patches_on_slide(
+    cases: pd.DataFrame, plan: pd.DataFrame, root: Path, settings: Settings, own_mpp: float | None
+) -> Figure:
+    """Return the plan on the training slide with the most tumour, or the most patches."""
+    train = plan[plan.case_id.isin(cases.case_id[cases.split != "test"])]
+    by_case = train.groupby("case_id").tumour
+    best = (by_case.sum() if train.tumour.notna().any() else by_case.size()).idxmax()
+    path = root / cases.set_index("case_id").path[best]
+    sampler = PatchSampler(settings.patch_size, mpp=settings.mpp, level=settings.level)
+    with open_slide(path, mpp=own_mpp) as slide:
+        width, _ = sampler.footprint(slide)
+        return figures.patches_on_thumbnail(slide, train[train.case_id == best], width)
 
 
 def figure_table(metrics: Mapping[str, Any]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from kit.folds import assign_folds, check_no_leak, subset, with_folds
 from kit.manifest import Dataset
 from kit.models import check_model
 from kit.scoring import Scored
-from kit.settings import Settings, describe, difference, settings_key
+from kit.settings import Settings, defaults, describe, difference, settings_key
 from kit.store import Store
 from kit.submission import Format
 
@@ -96,7 +96,7 @@ class Run:
         path = self.out / "settings.json"
         if path.is_file():
             # A run made before a setting existed had what is now its default.
-            theirs = {**Settings().model_dump(mode="json"), **read_json(path)["compared"]}
+            theirs = {**defaults(), **read_json(path)["compared"]}
             different = difference(mine, theirs)
             if different:
                 raise SettingsError(
@@ -356,7 +356,15 @@ class Run:
         from kit import overview
         from kit.report import write_report
 
-        drawn = overview.draw(
+        store, values, plan = self.pixels(), self.settings, self.patches()
+        drawn = {
+            "contact_sheet": overview.images_by_class(store, self.dataset.classes, values.seed)
+        }
+        if self.dataset.kind == "slides" and plan is not None:
+            drawn["patches_on_thumbnail"] = overview.patches_on_slide(
+                self.cases(), plan, self.root, values, self.dataset.mpp
+            )
+        drawn |= overview.draw(
             self.cases(), self.folds(), training.histories(self.models), self.scored().table,
             metrics, classes=self.dataset.classes, positive=self.dataset.positive,
             final=self._final() if len(self.test()) else None,

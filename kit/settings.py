@@ -65,7 +65,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 SMOKE: dict[str, Any] = {
     "n_splits": 2, "limit": 400, "image_size": 32, "epochs": 6, "batch_size": 16,
-    "model": "conv_small", "patches_per_slide": 40, "predict_per_slide": 60, "tta": False, "resamples": 500,
+    "model": "conv_small", "patches_per_slide": 40, "predict_per_slide": 60, "tta": False,
+    "resamples": 500,
 }  # fmt: skip
 
 
@@ -130,6 +131,11 @@ def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
 def describe(diff: Mapping[str, tuple[Any, Any]]) -> str:
     """Return one line for a difference of settings."""
     return first([f"{k}: {there} there, {here} now" for k, (here, there) in diff.items()], 8)
+
+
+def defaults() -> dict[str, Any]:
+    """Return every setting's own default, before kinds and challenges speak."""
+    return {name: field.default for name, field in Settings.model_fields.items()}
 
 
 def settings_key(settings: Settings, *names: str) -> str:
