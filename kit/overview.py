@@ -80,7 +80,7 @@ def patches_on_slide(
     train = plan[plan.case_id.isin(cases.case_id[cases.split != "test"])]
     by_case = train.groupby("case_id").tumour
     best = (by_case.sum() if train.tumour.notna().any() else by_case.size()).idxmax()
-    path = root / cases.set_index("case_id").path[best]
+    path = root / str(cases.path[cases.case_id == best].iloc[0])
     sampler = PatchSampler(settings.patch_size, mpp=settings.mpp, level=settings.level)
     with open_slide(path, mpp=own_mpp) as slide:
         width, _ = sampler.footprint(slide)
