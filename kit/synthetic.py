@@ -192,7 +192,7 @@ def _slide(
     for _ in range(rng.integers(0, 4)):
         x, y = centres[0] + rng.normal(0, 0.15, 2) * size
         inflamed += drawing.blob(rng, size, (x, y), rng.uniform(4, 9)) * rng.uniform(0.5, 0.9)
-    atypia = 0.15 + 0.15 * drawing.clouds(rng, size, 6) + (0.72 + grade) * tumour
+    atypia = 0.15 + 0.15 * drawing.clouds(rng, size, 6) + (0.66 + grade) * tumour
     image = drawing.tissue(
         rng, look, np.clip(atypia, 0, 1.5).astype(np.float32), np.clip(inflamed, 0, 1), inside
     )
