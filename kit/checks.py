@@ -20,13 +20,16 @@ def first(values: Iterable[object], n: int = SHOWN) -> str:
     return ", ".join(listed[:n]) + more
 
 
+def close(word: str, known: Iterable[str]) -> str | None:
+    """Return a hint that names the known words nearest to `word`; None if none is near."""
+    found = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(found)}?" if found else None
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint that names the known words nearest to `word`, or all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(names)}"
+    return close(word, names) or f"known: {', '.join(names)}"
 
 
 def choice(name: str, value: str, known: Iterable[str]) -> str:

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from kit import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="kit", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,6 +84,15 @@ def _say(line: str) -> None:
 
 def _table(table: pd.DataFrame) -> None:
     typer.echo(table.to_string(index=False, na_rep=""))
+
+
+@app.callback()
+def kit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and stop.")
+    ] = False,
+) -> None:
+    """From raw medical images to a submission that the platform accepts."""
 
 
 @app.command()
@@ -139,15 +157,18 @@ def _numbers(text: str | None) -> list[int] | None:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
         raise KitError(
-            "--folds takes fold numbers", expected="such as 0,1", received=text
+            "--folds takes fold numbers", expected="such as 0,1", received=repr(text)
         ) from error
 
 
 def _list_settings() -> None:
-    from kit.settings import Settings
+    from kit.models import REGISTRY
+    from kit.settings import Settings, choices
 
     for name, field in Settings.model_fields.items():
-        typer.echo(f"{name:18} {field.default!s:12} {field.description}")
+        named = list(REGISTRY) if name == "model" else choices(name)
+        among = f" ({', '.join(named)})" if named else ""
+        typer.echo(f"{name:18} {field.default!s:12} {field.description}{among}")
 
 
 def _show(found: Mapping[str, Any], positive: str | None) -> None:
@@ -158,8 +179,8 @@ def _show(found: Mapping[str, Any], positive: str | None) -> None:
             typer.echo(f"{name:12} {_number(metric['value'])}   {_bounds(metric)}")
     said = f"{found['n']} cases in {found['n_groups']} groups"
     if found["threshold"] is not None:
-        said += f"; {positive} from {found['threshold']:.4f} on (figures: threshold nested by fold)"
-    typer.echo(said)
+        said += f"; {positive} from {found['threshold']:.4f} on"
+    typer.echo(f"{said}. Decided by {found['decided_by']}.")
     for name, reason in found.get("reasons", {}).items():
         typer.echo(f"{name}: {reason}")
     for line in found["warnings"]:
@@ -171,7 +192,7 @@ def _show(found: Mapping[str, Any], positive: str | None) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "undefined"[:7] if value is None else f"{value:7.4f}"
+    return "undef." if value is None else f"{value:7.4f}"
 
 
 def _bounds(metric: Mapping[str, Any]) -> str:
@@ -205,7 +226,12 @@ def runs(
     from kit import finished
 
     table = finished.side_by_side(folder)
-    typer.echo(table.to_json(orient="records")) if as_json else _table(table)
+    if as_json:
+        typer.echo(json.dumps({"runs": json.loads(table.to_json(orient="records"))}))
+        return OK
+    for name in ("mean_of_six", "auc"):
+        table[name] = [f"{_number(found['value'])}  {_bounds(found)}" for found in table[name]]
+    _table(table)
     return OK
 
 

@@ -240,6 +240,8 @@ def _datasets(data: str | Path | None) -> Iterator[Finding]:
         yield _dataset(dataset, row, data)
         for name, weights in dataset.weights.items():
             yield _weights(f"{dataset.name}: {name}", weights, _base(dataset, data))
+    if not any(dataset.weights for dataset in manifest.datasets.values()):
+        yield Finding("weights", "good", "the manifest names none: networks start from scratch")
 
 
 def _base(dataset: Dataset, data: str | Path | None) -> Path:

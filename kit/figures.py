@@ -51,7 +51,7 @@ def class_counts(cases: pd.DataFrame) -> Figure:
     left.set(xlabel="class", ylabel="cases")
     bins = np.arange(0.5, sizes.max() + 1.5).tolist() if sizes.max() <= 30 else 30
     right.hist(sizes, bins=bins, color=GREY, edgecolor="white")
-    right.set(xlabel="cases in a group (patient)", ylabel="groups")
+    right.set(xlabel="cases in a group", ylabel="groups")
     for axis in (left.yaxis, right.xaxis, right.yaxis):
         whole(axis)
     return figure
@@ -155,7 +155,7 @@ def fold_balance(folds: pd.DataFrame) -> Figure:
     left.set(xlabel="fold", ylabel="share of the fold's cases (%)")
     groups = folds.groupby("fold")["group"].nunique()
     right.bar_label(right.bar([str(fold) for fold in groups.index], groups, color=GREY))
-    right.set(xlabel="fold", ylabel="groups (patients)")
+    right.set(xlabel="fold", ylabel="groups")
     right.margins(y=0.1)
     whole(right.yaxis)
     return figure

@@ -8,14 +8,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kit.errors import KitError
+from kit.errors import KitError, TableError
 
 KEY = b"kit.fingerprint"
 TEXT = ("case_id", "group", "label", "y_true")
@@ -66,8 +67,13 @@ def _full(error: OSError) -> bool:
 
 
 def _disk(error: OSError, path: Path) -> KitError:
+    if not _full(error):
+        return KitError(
+            "cannot be written", received=error.strerror, path=path,
+            remedy="choose another place with --out",
+        )  # fmt: skip
     return KitError(
-        "the disk is full" if _full(error) else f"cannot be written ({error.strerror})", path=path,
+        "the disk is full", path=path,
         remedy="free some space or choose another --out, then run the same command again: "
         "it goes on where it stopped",
     )  # fmt: skip
@@ -145,7 +151,10 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise KitError("cannot be read", received=error.strerror, path=path) from error
     except ValueError as error:
-        raise KitError("not valid JSON", received=str(error), path=path) from error
+        raise KitError(
+            "not valid JSON", received=str(error), path=path,
+            remedy="delete it and run the command that made it again",
+        ) from error  # fmt: skip
 
 
 def write_table(table: pd.DataFrame, path: Path, key: str = "") -> None:
@@ -167,7 +176,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.is_file():
-        raise KitError("no such table", path=path)
+        raise KitError("no such table", expected="a CSV or Parquet file", path=path)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
@@ -178,6 +187,43 @@ def read_table(path: Path) -> pd.DataFrame:
         )
     except Exception as error:
         raise KitError("not a readable table", received=str(error), path=path) from error
+
+
+def read_text_table(
+    path: Path, separator: str = ",", header: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read a label table as text: nothing becomes a number, and an empty cell is "".
+
+    Args:
+        path: UTF-8, with or without a byte order mark.
+        separator: One character; " " stands for any blanks.
+        header: Names of the columns where the file has no line for them.
+
+    Raises:
+        TableError: The file is no such table; says how the manifest states another separator.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path, sep=r"\s+" if separator == " " else separator, dtype=str, index_col=False,
+                header=None if header else 0, names=None if header is None else tuple(header),
+                keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True,
+            )  # fmt: skip
+    except (ValueError, pd.errors.ParserWarning, OSError) as error:
+        raise TableError(
+            "not a readable table", expected=f"UTF-8 text, columns separated by {separator!r}",
+            received=str(error), path=path,
+            remedy="save it so, or say `table: {file: …, separator: …}` in the manifest",
+        ) from error  # fmt: skip
+    table.columns = table.columns.str.strip()
+    if table.shape[1] == 1 and any(sign in str(table.columns[0]) for sign in ";\t,|"):
+        raise TableError(
+            "a table of one column", received=table.columns[0], path=path,
+            expected=f"columns separated by {separator!r}",
+            remedy="say `table: {file: …, separator: …}` in the manifest",
+        )  # fmt: skip
+    return pd.DataFrame({name: table[name].fillna("").str.strip() for name in table})
 
 
 def table_key(path: Path) -> str | None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from kit import aggregate, inference, kinds, store, submission
 from kit.ensemble import Ensemble
-from kit.errors import ImageError, MissingDataError
-from kit.files import FileIndex, read_json
+from kit.errors import ImageError, KitError, MissingDataError
+from kit.files import FileIndex, read_json, sha256
 from kit.manifest import Dataset
 from kit.settings import Settings
 from kit.submission import Format, read_ledger
@@ -51,9 +49,13 @@ def load(out: Path) -> Finished:
             )  # fmt: skip
     said, chosen = read_json(out / "settings.json"), read_json(out / "ensemble.json")
     style = {**said["style"], "codes": tuple(tuple(pair) for pair in said["style"]["codes"])}
-    models = tuple(sorted((out / "models").glob("*.keras")))
-    if not models:
-        raise MissingDataError("the run has no networks", path=out / "models")
+    models = tuple(out / "models" / f"{name}.keras" for name in chosen["networks"])
+    for model in models:
+        if not model.is_file() or sha256(model) != chosen["networks"][model.stem]:
+            raise MissingDataError(
+                "a network of the ensemble is missing or damaged", path=model,
+                remedy="run the `kit run` command that made it again: it is trained anew",
+            )  # fmt: skip
     entry = Dataset.model_validate({**said["entry"], "manifest": out / "settings.json"})
     return Finished(
         out, entry, Settings(**said["settings"]), Format(**style),
@@ -77,6 +79,11 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
         ImageError: An image cannot be read: none may be left out.
     """
     run = load(out)
+    if path.is_dir() or path.resolve().is_relative_to(Path(out).resolve()):
+        raise KitError(
+            "cannot be the file of later predictions", path=path,
+            expected="a file outside the run's own folder", remedy="choose another --out",
+        )  # fmt: skip
     classes, positive = run.dataset.classes, run.dataset.positive
     load_backend(run.settings.threads)
     cases = run.dataset.cases(data, labels=False)
@@ -114,12 +121,10 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
 def side_by_side(folder: Path) -> pd.DataFrame:
     """Return a row for each finished run below a folder: what differs, and how it did.
 
-    Columns: run; each setting in which the runs differ; `mean_of_six` and `auc` with their
-    intervals, as text; `leaderboard`, from the ledger, empty where unknown.
+    Columns: run; each setting in which the runs differ; `mean_of_six` and `auc`, each a mapping of
+    value, low and high; `leaderboard`, from the ledger, empty where unknown.
     """
-    found = sorted(path.parent for path in Path(folder).glob("*/metrics.json"))
-    if (Path(folder) / "metrics.json").is_file():
-        found.insert(0, Path(folder))
+    found = sorted(path.parent for path in Path(folder).rglob("metrics.json"))
     if not found:
         raise MissingDataError("no finished runs", path=folder, remedy="kit run CHALLENGE")
     compared = [read_json(out / "settings.json")["compared"] for out in found]
@@ -130,16 +135,8 @@ def side_by_side(folder: Path) -> pd.DataFrame:
         ledger = read_ledger(out.parent / "ledger.csv")
         scores = ledger.leaderboard[ledger.run == out.name]
         rows.append({
-            "run": out.name, **{key: values.get(key) for key in keys},
-            "mean_of_six": _interval(metrics["mean_of_six"]), "auc": _interval(metrics["auc"]),
+            "run": str(out.relative_to(folder)), **{key: values.get(key) for key in keys},
+            "mean_of_six": metrics["mean_of_six"], "auc": metrics["auc"],
             "leaderboard": scores.iloc[-1] if len(scores) else "",
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _interval(metric: Mapping[str, Any]) -> str:
-    if metric["value"] is None:
-        return "undefined"
-    if metric["low"] is None or metric["high"] is None:
-        return f"{metric['value']:.3f}"
-    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 from kit import checks, patterns
 from kit.errors import GroupLeakError, MissingDataError, TableError
+from kit.files import read_text_table
 
 PLACES = ("case_id", "label", "group", "series")
+TRAIN = ("train", "training", "val", "valid", "validation", "dev", "")
+"""What a split column may say of a training row."""
 COLUMNS = ["case_id", "path", "label", "group", "split"]
 FREE = ["index", "part", "mask", "series"]
 
@@ -56,7 +58,7 @@ class Group(Model):
 class Test(Model):
     """Which rows are `test`: those with one of `values` in `column`, a pattern, or a table.
 
-    A label table without the column has no test rows; any other value in it, or none, is training.
+    A label table without the column has no test rows; train, val or nothing is training.
     """
 
     column: str = "split"
@@ -190,7 +192,7 @@ def _read(layout: Layout, root: Path, file: str, labels: bool) -> pd.DataFrame:
     path, columns, form = root / file, layout.columns, layout.table or Table(file=file)
     if not path.is_file():
         raise layout.missing(path)
-    table = _text_table(path, form)
+    table = read_text_table(path, form.separator, form.header)
     own = file == layout.test.table
     wanted: dict[str, str] = {}
     if layout.pattern is None:
@@ -210,7 +212,17 @@ def _read(layout: Layout, root: Path, file: str, labels: bool) -> pd.DataFrame:
                          for name, column in wanted.items()})  # fmt: skip
     test = layout.test
     values = [value.lower() for value in test.values]
-    marked = table[test.column].str.lower().isin(values) if test.column in table else False
+    marked: pd.Series | bool = False
+    if test.column in table:
+        said = table[test.column].str.lower()
+        strange = sorted(set(said) - {*values, *TRAIN})
+        if strange:
+            raise TableError(
+                f"unknown values in column {test.column}", received=checks.first(strange),
+                expected=f"{', '.join(values)} for test rows; train, val or nothing for others",
+                path=path, remedy=checks.nearest(strange[0], [*values, *filter(None, TRAIN)]),
+            )  # fmt: skip
+        marked = said.isin(values)
     rows = rows.assign(test=own or marked)
     return _with_ids(rows, form, path)
 
@@ -219,21 +231,6 @@ def _numbers(column: pd.Series) -> pd.Series:
     """Return whole numbers as such; 007 is none."""
     whole = column.str.fullmatch(r"0|-?[1-9]\d{0,17}").all()
     return column.astype("int64") if whole else column
-
-
-def _text_table(path: Path, form: Table) -> pd.DataFrame:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path, sep=r"\s+" if form.separator == " " else form.separator, dtype=str,
-                header=None if form.header else 0, names=form.header, index_col=False,
-                keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True,
-            )  # fmt: skip
-    except (ValueError, pd.errors.ParserWarning, OSError) as error:
-        raise TableError("not a readable table", received=str(error), path=path) from error
-    table.columns = table.columns.str.strip()
-    return pd.DataFrame({name: table[name].fillna("").str.strip() for name in table})
 
 
 def _with_ids(rows: pd.DataFrame, form: Table, path: Path) -> pd.DataFrame:

@@ -39,6 +39,7 @@ class Dataset(Layout):
     roots: dict[str, str]
     mask_values: dict[str, int] | None = None
     mpp: float | None = Field(None, gt=0)
+    caution: str | None = None  # stands with the figures of every run on these data
     image_size: int | None = Field(None, ge=8)
     mixed_sizes: Literal["resize", "pad"] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -83,6 +84,15 @@ class Dataset(Layout):
         if not root.is_dir():
             raise self.missing(root)
         return root
+
+    def could_take(self, root: Path, place: Path) -> bool:
+        """Return whether the pattern could take files below `place` for images of the set."""
+        root, place = root.resolve(), place.resolve()
+        if not place.is_relative_to(root):
+            return False
+        start = (self.pattern or "").split("/")[0]
+        inside = place.relative_to(root).parts
+        return not inside or "{" in start or "*" in start or inside[0] == start
 
     def missing(self, path: Path) -> MissingDataError:
         """Return the error of a file or folder of this dataset that is not there."""
@@ -138,8 +148,8 @@ class Manifest(Model):
         """Return one dataset, or raise `ManifestError` with the known names."""
         if name not in self.datasets:
             raise ManifestError(
-                f"dataset {name!r} is unknown", expected=f"one of {', '.join(self.datasets)}",
-                path=self.path, remedy=checks.nearest(name, self.datasets),
+                f"dataset {name!r} is unknown", path=self.path,
+                remedy=checks.nearest(name, self.datasets),
             )  # fmt: skip
         return self.datasets[name]
 
@@ -185,8 +195,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _find() -> Path:
-    here, beside = Path.cwd(), Path(__file__).resolve().parent.parent
-    places = [folder / FILE for folder in (here, *here.parents, beside)]
+    here, package = Path.cwd(), Path(__file__).resolve().parent
+    # Beside the package in a checkout; inside it where a wheel was installed.
+    places = [folder / FILE for folder in (here, *here.parents, package.parent, package)]
     return next((place for place in places if place.is_file()), places[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,23 +23,21 @@ from kit.files import (
     fingerprint,
     read_json,
     read_table,
-    table_key,
+    sha256,
     write_json,
-    write_table,
     write_text,
-)  # fmt: skip
+)
 from kit.folds import assign_folds, check_no_leak, subset, with_folds
 from kit.manifest import Dataset
 from kit.models import check_model
 from kit.scoring import Scored
 from kit.settings import Settings, defaults, describe, difference, settings_key
+from kit.stages import Stages
 from kit.store import Store
 from kit.submission import Format
 
 log = logging.getLogger(__name__)
 
-FORMAT = {"cases": 1, "patches": 1, "folds": 1, "metrics": 1, "submission": 1, "report": 1}
-"""Of each stage's output; raised when the stage comes to mean something else."""
 UNREADABLE = 0.05
 READS = ("image_size", "mixed_sizes", "patch_size", "mpp", "level")
 PLANS = ("patch_size", "mpp", "level", "min_tissue", "min_tumour")
@@ -84,10 +82,22 @@ class Run:
         self.ledger, self.only, self.fold_table = ledger, folds, fold_table
         self.workers = workers or jobs.default_workers(settings.threads)
         self._claim()
+        self.stages = Stages(self.out)
 
     def _claim(self) -> None:
         """Write `settings.json`, or refuse a folder whose settings are others."""
         check_model(self.settings.model)
+        if self.dataset.could_take(self.root, self.out):
+            raise SettingsError(
+                "the run would be written among its data", received=f"--out {self.out}",
+                path=self.root, remedy="choose another --out",
+            )  # fmt: skip
+        for fold in self.only or ():
+            if self.fold_table is None and not 0 <= fold < self.settings.n_splits:
+                raise SettingsError(
+                    "no such fold", expected=f"0 to {self.settings.n_splits - 1}",
+                    received=f"--folds {fold}",
+                )  # fmt: skip
         mine = {
             "challenge": self.challenge.name, "dataset": self.dataset.name, "smoke": self.smoke,
             "fold_table": digest(self._given_folds()) if self.fold_table else None,
@@ -98,7 +108,7 @@ class Run:
             # A run made before a setting existed had what is now its default.
             theirs = {**defaults(), **read_json(path)["compared"]}
             different = difference(mine, theirs)
-            if different:
+            if different and any(self.models.glob("*.json")):
                 raise SettingsError(
                     "the folder belongs to a run with other settings",
                     received=describe(different), path=self.out,
@@ -126,29 +136,6 @@ class Run:
         """Return the folder of networks and their predictions."""
         return self.out / "models"
 
-    def _stage(self, name: str, inputs: Any, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Return the stage's table: read where its inputs agree, made and written where not."""
-        path = self.out / f"{name}.parquet"
-        key = fingerprint([name, FORMAT.get(name, 1), inputs])
-        if table_key(path) == key:
-            log.info("%s: unchanged", name)
-            return read_table(path)
-        log.info("%s: making", name)
-        write_table(make(), path, key)
-        return read_table(path)
-
-    def _once(
-        self, name: str, inputs: Any, paths: Sequence[Path], make: Callable[[], None]
-    ) -> None:
-        """Make files that are not tables, unless they stand and their inputs agree."""
-        notes = self.out / "stages.json"
-        known = read_json(notes) if notes.is_file() else {}
-        key = fingerprint([name, FORMAT.get(name, 1), inputs])
-        if known.get(name) != key or not all(path.is_file() for path in paths):
-            log.info("%s: making", name)
-            make()
-            write_json(notes, {**known, name: key})
-
     def cases(self) -> pd.DataFrame:
         """Return the cases table, with `key`, the fingerprint of each case's content."""
         return self._cases
@@ -160,7 +147,7 @@ class Run:
             table = subset(table, self.settings.limit, self.settings.n_splits, self.settings.seed)
         with self._inputs() as index:
             table["key"] = kinds.content_key(self.dataset, self.root, table, index)
-        return self._stage("cases", digest(table), lambda: table)
+        return self.stages.table("cases", digest(table), lambda: table)
 
     def patches(self) -> pd.DataFrame | None:
         """Return the patches table of slides and studies; None where a case is one image."""
@@ -180,8 +167,8 @@ class Run:
             )
 
         inputs = [digest(cases), self._mask_keys(cases), settings_key(self.settings, *PLANS)]
-        unopened = self._stage("unopened", inputs, lambda: plan()[1])
-        return self._stage("patches", inputs, lambda: plan()[0]), unopened
+        unopened = self.stages.table("unopened", inputs, lambda: plan()[1])
+        return self.stages.table("patches", inputs, lambda: plan()[0]), unopened
 
     def _mask_keys(self, cases: pd.DataFrame) -> list[str]:
         if "mask" not in cases:
@@ -259,7 +246,7 @@ class Run:
             fold = assign_folds(base, n_splits, label="label", group="group", seed=seed)
             return base.assign(fold=fold.to_numpy())
 
-        return check_no_leak(self._stage("folds", inputs, make))
+        return check_no_leak(self.stages.table("folds", inputs, make))
 
     def _given_folds(self) -> pd.DataFrame:
         table = read_table(Path(str(self.fold_table)))
@@ -294,8 +281,8 @@ class Run:
             for part, mine in zip(found, asked, strict=True)
         )
         return (
-            self._stage("oof", digest(oof), lambda: oof),
-            self._stage("test", digest(test), lambda: test),
+            self.stages.table("oof", digest(oof), lambda: oof),
+            self.stages.table("test", digest(test), lambda: test),
         )
 
     def ensemble(self) -> Ensemble:
@@ -317,11 +304,11 @@ class Run:
         def make() -> None:
             found = scoring.figures(
                 self.scored(), n_folds=self.folds().fold.nunique(), resamples=values.resamples,
-                seed=values.seed,
+                seed=values.seed, caution=self.dataset.caution,
             )  # fmt: skip
             write_json(path, found)
 
-        self._once("metrics", inputs, [path], make)
+        self.stages.files("metrics", inputs, [path], make)
         found: dict[str, Any] = read_json(path)
         return found
 
@@ -330,17 +317,25 @@ class Run:
         path, style, data = self.out / "submission.csv", self.challenge.style, self.dataset
         joined = self._final()
         threshold = self.metrics()["threshold"]
-        inputs = [digest(joined), asdict(style), threshold]
+        inputs = [digest(joined), asdict(style), threshold, self._networks()]
 
         def make() -> None:
             rows = submission.table(joined, style, data.classes, data.positive, threshold)
             submission.write(path, rows, style)
-            chosen = {**self.ensemble().to_dict(), "threshold": threshold}
+            chosen = {
+                **self.ensemble().to_dict(), "threshold": threshold, "networks": self._networks(),
+            }  # fmt: skip
             write_json(self.out / "ensemble.json", chosen)
 
-        self._once("submission", inputs, [path, self.out / "ensemble.json"], make)
+        self.stages.files("submission", inputs, [path, self.out / "ensemble.json"], make)
         submission.validate(path, style, list(joined.case_id), data.classes)
         return path
+
+    def _networks(self) -> dict[str, str]:
+        """Return the networks of the ensemble by name, with the sha256 of each."""
+        oof = self.oof()[["fold", "seed"]].drop_duplicates().sort_values(["fold", "seed"])
+        names = [f"fold{fold}_seed{seed}" for fold, seed in oof.itertuples(index=False)]
+        return {name: sha256(self.models / f"{name}.keras") for name in names}
 
     def _final(self) -> pd.DataFrame:
         return self.ensemble().predict(self.test() if len(self.test()) else self.oof())
@@ -349,7 +344,7 @@ class Run:
         """Write `report.html` with the figures, and the figures on their own."""
         path, metrics = self.out / "report.html", self.metrics()
         inputs = [metrics, digest(self._final()), digest(self.cases()), self.failures()]
-        self._once("report", inputs, [path], lambda: self._report(metrics))
+        self.stages.files("report", inputs, [path], lambda: self._report(metrics))
         return path
 
     def _report(self, metrics: dict[str, Any]) -> None:

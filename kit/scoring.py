@@ -24,12 +24,14 @@ class Scored:
             by a threshold chosen on the other folds (above two classes: the likeliest class).
         threshold: The frozen threshold of the positive class, for rows that come later; None
             above two classes.
+        rule: Where the decisions come from, in words.
         classes: All classes.
         positive: The positive class of two; None above two.
     """
 
     table: pd.DataFrame
     threshold: float | None
+    rule: str
     classes: tuple[str, ...]
     positive: str | None
 
@@ -59,17 +61,23 @@ def score(
     if positive is None:
         each = table[[f"prob_{name}" for name in classes]].to_numpy()
         y_pred = np.asarray(classes, dtype=object)[each.argmax(axis=1)]
-        return Scored(table.assign(y_pred=y_pred), None, tuple(classes), None)
+        rule = "the likeliest class"
+        return Scored(table.assign(y_pred=y_pred), None, rule, tuple(classes), None)
     truth, prob = (table.y_true == positive).to_numpy(), table[f"prob_{positive}"].to_numpy()
-    if isinstance(method, str) and (table.fold.nunique() < 2 or table.y_true.nunique() < 2):
-        method = 0.5
+    rule = "for each fold the best threshold of the other folds"
+    if not isinstance(method, str):
+        rule = "the threshold given"
+    elif table.fold.nunique() < 2 or table.y_true.nunique() < 2:
+        method, rule = 0.5, "threshold .5: one fold or one class leaves nothing to choose it on"
     called, _ = nested(truth, prob, table.fold.to_numpy(), method)
     (other,) = [name for name in classes if name != positive]
     table["y_pred"] = np.where(called, positive, other)
-    return Scored(table, choose(truth, prob, method), tuple(classes), positive)
+    return Scored(table, choose(truth, prob, method), rule, tuple(classes), positive)
 
 
-def figures(scored: Scored, *, n_folds: int, resamples: int, seed: int) -> dict[str, Any]:
+def figures(
+    scored: Scored, *, n_folds: int, resamples: int, seed: int, caution: str | None = None
+) -> dict[str, Any]:
     """Return the six metrics, their mean and the AUC with intervals over groups.
 
     Args:
@@ -77,6 +85,7 @@ def figures(scored: Scored, *, n_folds: int, resamples: int, seed: int) -> dict[
         n_folds: Folds of the whole run; with fewer in the table a warning says so.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
+        caution: What the data set's entry warns of.
 
     Returns:
         The keys of `kit run --json` that speak of figures, with the confusion matrix
@@ -94,7 +103,8 @@ def figures(scored: Scored, *, n_folds: int, resamples: int, seed: int) -> dict[
     partial = [f"only folds {first(done)} are in these figures"] if len(done) < n_folds else []
     return {
         **found,
-        "warnings": [*found["warnings"], *partial],
+        "warnings": [*([caution] if caution else []), *found["warnings"], *partial],
+        "decided_by": scored.rule,
         "confusion": [list(row) for row in report.confusion],
         "confusion_classes": list(report.classes),
     }

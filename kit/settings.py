@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,12 +22,14 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="the one seed that all others derive from")
     seeds: int = Field(1, ge=1, description="networks trained for each fold")
     n_splits: int = Field(5, ge=2, description="folds, stratified and grouped")
-    limit: int | None = Field(None, ge=2, description="training cases at most, whole groups")
+    limit: int | None = Field(None, ge=2, description="about so many training cases, whole groups")
 
-    image_size: int = Field(48, ge=8, description="side of the network's input, pixels")
+    image_size: int = Field(48, ge=8, le=4096, description="side of the network's input, pixels")
     mixed_sizes: Literal["resize", "pad"] = Field("resize", description="how images are fitted")
 
-    patch_size: int = Field(64, ge=8, description="side of a slide's patch, pixels at mpp or level")
+    patch_size: int = Field(
+        64, ge=8, le=4096, description="side of a slide's patch, its own pixels"
+    )
     mpp: float | None = Field(None, gt=0, description="µm per pixel of a patch; None: use level")
     level: int = Field(0, ge=0, description="slide level of a patch where mpp is None")
     min_tissue: float = Field(0.5, ge=0, le=1, description="least tissue fraction of a patch")
@@ -95,7 +97,7 @@ def resolve(
         wanted = [bad["msg"] for bad in error.errors() if bad["loc"][0] == key]
         raise SettingsError(
             f"setting {key} does not fit", expected="; or ".join(wanted),
-            received=f"{key}={merged.get(key)!r}", remedy=known[key].description,
+            received=f"{key}={merged.get(key)!r}", remedy=f"{key} means: {known[key].description}",
         ) from error  # fmt: skip
 
 
@@ -131,6 +133,14 @@ def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
 def describe(diff: Mapping[str, tuple[Any, Any]]) -> str:
     """Return one line for a difference of settings."""
     return first([f"{k}: {there} there, {here} now" for k, (here, there) in diff.items()], 8)
+
+
+def choices(name: str) -> list[str]:
+    """Return the words that a setting may be; none for numbers."""
+    annotation = Settings.model_fields[name].annotation
+    parts = [annotation, *get_args(annotation)]
+    words = [get_args(part) for part in parts if get_origin(part) is Literal]
+    return [str(word) for some in words for word in some]
 
 
 def defaults() -> dict[str, Any]:

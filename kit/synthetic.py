@@ -158,7 +158,7 @@ def _draw_slides(root: Path, seed: int, scale: float) -> None:
     rows: list[tuple[str, str, str, str, str, str]] = []
     for i, (kind, train) in enumerate(_patients(_rng(seed, "slides"), 40, scale), start=1):
         rng = _rng(seed, "slides", i)
-        look, grade = drawing.stain(rng), float(rng.normal(0, 0.18))
+        look, grade = drawing.stain(rng), float(rng.normal(0, 0.22))
         for again in range(2 if i % 7 in (1, 3, 6) else 1):
             positive = bool(kind) and not (again and rng.random() < 0.3)
             case = f"S{len(rows) + 1:03d}"
@@ -192,7 +192,7 @@ def _slide(
     for _ in range(rng.integers(0, 4)):
         x, y = centres[0] + rng.normal(0, 0.15, 2) * size
         inflamed += drawing.blob(rng, size, (x, y), rng.uniform(4, 9)) * rng.uniform(0.5, 0.9)
-    atypia = 0.15 + 0.15 * drawing.clouds(rng, size, 6) + (0.66 + grade) * tumour
+    atypia = 0.15 + 0.15 * drawing.clouds(rng, size, 6) + (0.52 + grade) * tumour
     image = drawing.tissue(
         rng, look, np.clip(atypia, 0, 1.5).astype(np.float32), np.clip(inflamed, 0, 1), inside
     )

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from kit import inference, jobs
-from kit.errors import TableError
+from kit.checks import first
+from kit.errors import KitError, TableError
 from kit.files import atomic, digest, fingerprint, read_json, sha256, table_key, write_json
 from kit.store import Store
 
@@ -61,8 +62,12 @@ class Fit:
 
     def done(self) -> bool:
         """Return whether the network stands, whole, with this fingerprint."""
-        note = self.path.with_suffix(".json")
-        return self.path.is_file() and note.is_file() and read_json(note)["key"] == self.key
+        try:
+            note = read_json(self.path.with_suffix(".json"))
+        except KitError:  # missing or damaged: trained again
+            return False
+        whole = self.path.is_file() and sha256(self.path) == note["sha256"]
+        return bool(whole and note["key"] == self.key)
 
 
 def cross_validate(
@@ -123,14 +128,18 @@ def plan(
     chosen = numbers if only is None else list(only)
     unknown = sorted(set(chosen) - set(numbers))
     if unknown:
-        raise TableError("no such fold", expected=f"of {numbers}", received=f"{unknown}")
+        raise TableError(
+            "no such fold", expected=f"of {first(numbers, 20)}", received=first(unknown)
+        )
     fits = []
     for fold in chosen:
         rows = np.flatnonzero(items.train & items.fold.notna() & (items.fold != fold))
         labels = items.label.iloc[rows]
-        missing = [name for name in classes if name not in set(labels)]
-        if len(missing) == len(classes) or len(rows) == 0:
-            raise TableError(f"fold {fold} leaves nothing to train on")
+        if labels.nunique() < 2:
+            raise TableError(
+                f"without fold {fold} there are not two classes to learn from",
+                expected=" and ".join(classes), received=first(labels.unique()) or "no image",
+            )  # fmt: skip
         codes = pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64)
         content = digest(items.iloc[rows][["case_id", "key", "label"]])
         for seed in range(seeds):
@@ -212,6 +221,7 @@ def _fit(fit: Fit) -> None:
     import keras
 
     recipe, log = fit.recipe, fit.path.with_suffix(".csv")
+    keras.utils.clear_session()  # layers are named alike in whatever order folds are trained
     keras.utils.set_random_seed(int(np.random.SeedSequence([recipe.seed, fit.fold, fit.seed])
                                     .generate_state(1)[0] % 2**31))  # fmt: skip
     images = fit.store.pixels[fit.rows]

@@ -14,7 +14,7 @@ KIT = Path(__file__).parents[1] / "kit"
 
 FLOORS = {
     0: "errors checks geometry files",
-    1: "jobs settings manifest layout patterns folds metrics intervals thresholds ensemble "
+    1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
     "_labels _sample",
     2: "slides tissue annotations images dicom stain fundus drawing drawing_organs",
     3: "sampler store augment models losses _tf",

@@ -342,10 +342,12 @@ def test_predicting_with_a_run_that_is_not_there_is_one_line(copy: Path, kit: Ki
 def test_runs_stand_side_by_side_with_the_settings_that_differ(copy: Path, kit: Kit) -> None:
     done = kit(copy, "run", "tiny", "--out", "other", "--workers", "1", *project.quick(epochs=2))
     assert done.code == 0
-    rows = json.loads(kit(copy, "runs", ".", "--json").out)
+    rows = json.loads(kit(copy, "runs", ".", "--json").out)["runs"]
     assert {row["run"]: row["epochs"] for row in rows} == {"out": 1, "other": 2}
     assert all("model" not in row for row in rows)
-    assert all("[" in row["auc"] for row in rows)
+    assert all(set(row["auc"]) == {"value", "low", "high"} for row in rows)
+    shown = kit(copy, "runs").out
+    assert "no finished runs" not in shown
 
 
 def test_smoke_without_data_says_synthetic_everywhere_and_writes_no_ledger(
@@ -372,3 +374,136 @@ def test_a_run_from_before_a_setting_existed_goes_on(copy: Path, kit: Kit) -> No
     del told["compared"]["aggregate"]
     path.write_text(json.dumps(told))
     assert kit(copy, *RUN, *project.quick()).code == 0
+
+
+def test_a_damaged_network_is_trained_again_and_not_predicted_with(copy: Path, kit: Kit) -> None:
+    model = copy / "out" / "models" / "fold1_seed0.keras"
+    whole, sent = model.read_bytes(), (copy / "out" / "submission.csv").read_bytes()
+    model.write_bytes(whole[:5000])
+    done = kit(copy, "predict", "out", "--data", "data", "--out", "later.csv")
+    assert done.code == 2
+    assert "fold1_seed0.keras" in done.err
+    assert kit(copy, *RUN, *project.quick()).code == 0
+    assert len(model.read_bytes()) > 100_000
+    assert (copy / "out" / "submission.csv").read_bytes() == sent
+
+
+def test_predicting_with_a_part_of_the_ensemble_is_refused(copy: Path, kit: Kit) -> None:
+    (copy / "out" / "models" / "fold0_seed0.keras").unlink()
+    done = kit(copy, "predict", "out", "--data", "data", "--out", "later.csv")
+    assert done.code == 2
+    assert "fold0_seed0.keras" in done.err
+    assert not (copy / "later.csv").exists()
+
+
+@pytest.mark.parametrize("target", ["data", "out/submission.csv"])
+def test_later_predictions_are_never_written_over_a_folder_or_the_run(
+    target: str, copy: Path, kit: Kit
+) -> None:
+    before = contents(copy)
+    done = kit(copy, "predict", "out", "--data", "data", "--out", target)
+    assert done.code == 2
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("name", ["stages.json", "metrics.json", "submission.csv", "oof.parquet",
+                                  "report.html", "models/fold0_seed0.json"])  # fmt: skip
+def test_a_damaged_file_of_the_run_is_made_again(name: str, copy: Path, kit: Kit) -> None:
+    path = copy / "out" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert kit(copy, *RUN, *project.quick()).code == 0
+    if name.startswith("models"):  # a network's file holds the time of its writing
+        assert read_json(path)["key"] == json.loads(whole)["key"]
+    elif name != "report.html":
+        assert path.read_bytes() == whole
+
+
+def test_a_refused_command_can_be_given_right_into_the_same_folder(
+    tmp_path: Path, kit: Kit
+) -> None:
+    project.make(tmp_path)
+    refused = kit(tmp_path, *RUN, *project.quick(n_splits=50))
+    assert refused.code == 2
+    assert "n_splits" in refused.err
+    assert kit(tmp_path, *RUN, *project.quick()).code == 0
+
+
+def test_a_run_among_the_images_that_its_pattern_takes_is_refused(tmp_path: Path, kit: Kit) -> None:
+    root = project.make(tmp_path, tests=0)
+    entry = project.ENTRY.replace("table: labels.csv", 'pattern: "{label}/{case_id}.png"')
+    (tmp_path / "data_manifest.yaml").write_text(
+        entry.replace("column: patient", "pattern: (p..)_")
+    )
+    table = labels(tmp_path)[1]
+    for path, label in zip(table.path, table.label, strict=True):
+        (root / label).mkdir(exist_ok=True)
+        (root / path).rename(root / label / path)
+    done = kit(tmp_path, "run", "tiny", "--out", "data/tiny/out", *project.quick())
+    assert done.code == 2
+    assert not (root / "out").exists()
+    assert kit(tmp_path, *RUN, *project.quick()).code == 0
+
+
+@pytest.mark.parametrize("folds", ["7", "a", ""])
+def test_folds_that_cannot_be_are_refused_before_anything_is_read(
+    folds: str, tmp_path: Path, kit: Kit
+) -> None:
+    project.make(tmp_path)
+    done = kit(tmp_path, *RUN, *project.quick(), "--folds", folds)
+    assert done.code == 2
+    assert "--folds" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_split_is_not_taken_for_training(tmp_path: Path, kit: Kit) -> None:
+    project.make(tmp_path)
+    path, table = labels(tmp_path)
+    table.replace({"split": {"test": "tset"}}).to_csv(path, index=False)
+    done = kit(tmp_path, *RUN, *project.quick())
+    assert done.code == 2
+    assert "did you mean test" in done.err
+
+
+def test_a_table_of_another_separator_names_the_key_that_says_so(tmp_path: Path, kit: Kit) -> None:
+    project.make(tmp_path)
+    path, table = labels(tmp_path)
+    table.to_csv(path, index=False, sep=";")
+    done = kit(tmp_path, *RUN, *project.quick())
+    assert done.code == 2
+    assert "separator" in done.err
+
+
+def test_images_of_one_class_alone_cannot_be_learnt_from(tmp_path: Path, kit: Kit) -> None:
+    project.make(tmp_path)
+    path, table = labels(tmp_path)
+    table["label"] = table.label.replace("malignant", "benign")
+    table.to_csv(path, index=False)
+    done = kit(tmp_path, *RUN, *project.quick())
+    assert done.code == 2
+    assert "two classes" in done.err
+
+
+def test_a_fixed_threshold_is_said_to_be_given(tmp_path: Path, kit: Kit) -> None:
+    project.make(tmp_path)
+    done = kit(tmp_path, *RUN, *project.quick(threshold=0.3))
+    assert done.code == 0
+    assert "from 0.3000 on. Decided by the threshold given." in done.out
+
+
+def test_a_misspelt_setting_of_an_entry_names_entry_and_manifest(tmp_path: Path, kit: Kit) -> None:
+    project.make(tmp_path)
+    manifest = tmp_path / "data_manifest.yaml"
+    manifest.write_text(project.ENTRY + "    settings: {epoch: 3}\n")
+    done = kit(tmp_path, *RUN)
+    assert done.code == 2
+    assert "dataset tiny" in done.err
+    assert "did you mean epochs" in done.err
+    assert "data_manifest.yaml" in done.err
+
+
+def test_every_setting_is_listed_with_its_choices(tmp_path: Path, kit: Kit) -> None:
+    done = kit(tmp_path, "run", "tiny", "--set", "?")
+    assert done.code == 0
+    assert "resnet_small" in done.out
+    assert "mean_of_six" in done.out

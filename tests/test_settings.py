@@ -74,7 +74,7 @@ def test_a_value_that_does_not_fit_is_told_with_its_meaning(
     assert error.what == f"setting {key} does not fit"
     assert said in str(error.expected)
     assert error.received == f"{key}={value!r}"
-    assert error.remedy == Settings.model_fields[key].description
+    assert error.remedy == f"{key} means: {Settings.model_fields[key].description}"
 
 
 def test_texts_become_values_of_their_types() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kit import platforms, synthetic
-from kit.checks import nearest
+from kit.checks import close, nearest
 from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
 from kit.manifest import Manifest, load_manifest
 from kit.pipeline import Challenge, Run
-from kit.settings import resolve, settings_key
+from kit.settings import defaults, resolve, settings_key
 from kit.submission import Format
 
 STAND_IN = {
@@ -41,7 +41,7 @@ def find(name: str, manifest: Manifest) -> Challenge:
     if name not in known:
         raise SettingsError(
             "challenge is unknown", expected=f"one of {', '.join(known)}", received=name,
-            path=manifest.path, remedy=nearest(name, known),
+            path=manifest.path, remedy=close(name, known),
         )  # fmt: skip
     settings: Mapping[str, Any] = {}
     style, dataset = Format(), name
@@ -85,8 +85,13 @@ def open_run(
             raise
         dataset = manifest.dataset(STAND_IN[dataset.kind])
         challenge = Challenge(name, dataset, challenge.settings, challenge.style)
-    chosen = resolve(
-        dataset.kind, _of_entry(challenge), challenge.settings, smoke=smoke,
+    for key in dataset.settings:
+        if key not in defaults():
+            raise SettingsError(
+                f"setting {key!r} of dataset {dataset.name} is unknown", path=manifest.path,
+                remedy=nearest(key, defaults()),
+            )  # fmt: skip
+    chosen = resolve(        dataset.kind, _of_entry(challenge), challenge.settings, smoke=smoke,
         overrides=settings or {},
     )  # fmt: skip
     if out is None:
