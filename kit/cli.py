@@ -124,8 +124,8 @@ def run(
 ) -> int:
     """Run every stage of a challenge, from cases to a validated submission; resumes.
 
-    The same command again does only what is missing. Settings: `kit run CHALLENGE --set ?` lists
-    them.
+    The same command again does only what is missing. Settings: `kit run CHALLENGE --set '?'`
+    lists them.
     """
     from kit.challenges import open_run
     from kit.settings import parse

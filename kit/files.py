@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 from kit.errors import KitError, TableError
 
 KEY = b"kit.fingerprint"
+LEFTOVER = 3600.0  # seconds after which a temporary file is a killed writer's
 TEXT = ("case_id", "group", "label", "y_true")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -52,6 +54,14 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; younger ones may still be at work."""
+    for part in Path(folder).rglob(".part-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > LEFTOVER:
+                part.unlink()
 
 
 def _umask() -> int:

@@ -23,6 +23,7 @@ from kit.files import (
     fingerprint,
     read_json,
     read_table,
+    remove_leftovers,
     sha256,
     write_json,
     write_text,
@@ -81,11 +82,12 @@ class Run:
         self.smoke, self.synthetic = smoke, challenge.dataset.synthetic
         self.ledger, self.only, self.fold_table = ledger, folds, fold_table
         self.workers = workers or jobs.default_workers(settings.threads)
+        self._check()
         self._claim()
         self.stages = Stages(self.out)
 
-    def _claim(self) -> None:
-        """Write `settings.json`, or refuse a folder whose settings are others."""
+    def _check(self) -> None:
+        """Raise on what would fail later, before anything is read or written."""
         check_model(self.settings.model)
         if self.dataset.could_take(self.root, self.out):
             raise SettingsError(
@@ -98,6 +100,9 @@ class Run:
                     "no such fold", expected=f"0 to {self.settings.n_splits - 1}",
                     received=f"--folds {fold}",
                 )  # fmt: skip
+
+    def _claim(self) -> None:
+        """Write `settings.json`, or refuse a folder whose settings are others."""
         mine = {
             "challenge": self.challenge.name, "dataset": self.dataset.name, "smoke": self.smoke,
             "fold_table": digest(self._given_folds()) if self.fold_table else None,
@@ -114,9 +119,7 @@ class Run:
                     received=describe(different), path=self.out,
                     remedy="choose another --out, or leave it out to get a folder of its own",
                 )  # fmt: skip
-        else:
-            for part in self.out.rglob(".part-*") if self.out.is_dir() else ():
-                part.unlink(missing_ok=True)
+        remove_leftovers(self.out)
         write_json(path, {
             "fingerprint": self.fingerprint, "synthetic": self.synthetic, "compared": mine,
             "settings": self.settings.model_dump(mode="json"),

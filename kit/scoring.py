@@ -64,7 +64,7 @@ def score(
         rule = "the likeliest class"
         return Scored(table.assign(y_pred=y_pred), None, rule, tuple(classes), None)
     truth, prob = (table.y_true == positive).to_numpy(), table[f"prob_{positive}"].to_numpy()
-    rule = "for each fold the best threshold of the other folds"
+    rule = "thresholds nested by fold, each chosen on the other folds"
     if not isinstance(method, str):
         rule = "the threshold given"
     elif table.fold.nunique() < 2 or table.y_true.nunique() < 2:

@@ -305,3 +305,14 @@ def test_two_slices_that_change_names_are_seen(tmp_path: Path, reads: list[str])
     assert after != before
     (folder / "2").rename(folder / "3")
     assert index.sha256(folder) not in (before, after)
+
+
+def test_only_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    old, young, whole = (tmp_path / "a" / n for n in (".part-old.npy", ".part-new.npy", "x.npy"))
+    old.parent.mkdir()
+    for path in (old, young, whole):
+        path.touch()
+    os.utime(old, (0, 0))
+    os.utime(whole, (0, 0))
+    files.remove_leftovers(tmp_path)
+    assert [path.exists() for path in (old, young, whole)] == [False, True, True]
