@@ -14,7 +14,7 @@ from kit.report import png
 from kit.sampler import PatchSampler
 from kit.slides import open_slide
 
-HEIGHT = 360
+HEIGHT = 300
 
 
 def picture() -> np.ndarray:
