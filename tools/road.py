@@ -1,7 +1,11 @@
-"""Draw the README's picture, notebooks/road.png, from a smoke run on the drawn slides."""
+"""Draw the README's picture, notebooks/road.png, from a full run on the drawn slides.
+
+Usage, after `kit data make synthetic_slides`: python tools/road.py [DATA [OUT]]
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -17,9 +21,9 @@ from kit.slides import open_slide
 HEIGHT = 300
 
 
-def picture() -> np.ndarray:
+def picture(data: str | None = None, out: str | None = None) -> np.ndarray:
     """Return patches on a slide, folds and metrics of one run, side by side: uint8 RGB."""
-    run = open_run("synthetic_slides", smoke=True)
+    run = open_run("synthetic_slides", data=data, out=out)
     metrics, cases, plan = run.metrics(), run.cases(), run.patches()
     case = cases[cases.label == run.dataset.positive].iloc[0]
     sampler = PatchSampler(run.settings.patch_size, mpp=run.settings.mpp, level=run.settings.level)
@@ -41,4 +45,6 @@ def _to_height(image: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    write_image(Path(__file__).resolve().parent.parent / "notebooks" / "road.png", picture())
+    write_image(
+        Path(__file__).resolve().parent.parent / "notebooks" / "road.png", picture(*sys.argv[1:])
+    )
