@@ -312,7 +312,7 @@ def data_make(
 ) -> int:
     """Draw the embedded data sets, so that everything runs with no download."""
     from kit import synthetic
-    from kit.manifest import load_manifest
+    from kit.manifest import home, load_manifest
 
     manifest = load_manifest()
     for name in names or synthetic.NAMES:
@@ -320,6 +320,6 @@ def data_make(
         if not entry.synthetic:
             raise KitError("cannot be drawn", expected=f"one of {', '.join(synthetic.NAMES)}",
                            received=name, remedy=f"get it from {entry.source}")  # fmt: skip
-        base = manifest.path.parent / "data" if data is None else data
+        base = home(manifest.path) / "data" if data is None else data
         typer.echo(str(synthetic.make(name, base / entry.roots["local"], seed=seed, scale=scale)))
     return OK

@@ -245,7 +245,9 @@ def _datasets(data: str | Path | None) -> Iterator[Finding]:
 
 
 def _base(dataset: Dataset, data: str | Path | None) -> Path:
-    return dataset.manifest.parent / "data" if data is None else Path(data)
+    from kit.manifest import home
+
+    return home(dataset.manifest) / "data" if data is None else Path(data)
 
 
 def _dataset(dataset: Dataset, row: Mapping[Hashable, Any], data: str | Path | None) -> Finding:

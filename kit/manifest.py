@@ -16,6 +16,7 @@ from kit.errors import ManifestError, MissingDataError
 from kit.layout import PLACES, Columns, Group, Layout, Model, Table, Test
 
 FILE = "data_manifest.yaml"
+PACKAGED = Path(__file__).resolve().parent / FILE  # where a wheel puts it
 OWN = frozenset({"name", "manifest"})  # set by the loader, never written in an entry
 
 
@@ -65,7 +66,7 @@ class Dataset(Layout):
         Args:
             data: The folder that relative roots start from, as the user says it.
             platform: Which of the roots.
-            mount: Where they start without `data`; None: `data` beside the manifest.
+            mount: Where they start without `data`; None: `data` in its `home`.
 
         Raises:
             ManifestError: The entry names no root for the platform.
@@ -79,7 +80,7 @@ class Dataset(Layout):
         place = Path(self.roots[platform])
         if data is not None and place.is_absolute():
             place = Path(self.roots["local"])
-        base = Path(data) if data is not None else mount or self.manifest.parent / "data"
+        base = Path(data) if data is not None else mount or home(self.manifest) / "data"
         root = base / place
         if not root.is_dir():
             raise self.missing(root)
@@ -183,6 +184,11 @@ def load_manifest(path: str | Path | None = None) -> Manifest:
     )
 
 
+def home(manifest: Path) -> Path:
+    """Return the folder of data and runs: the manifest's, or the working one for a wheel's."""
+    return Path.cwd() if manifest == PACKAGED else manifest.parent
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader, to which a key written twice is an error."""
 
@@ -195,7 +201,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _find() -> Path:
-    here, package = Path.cwd(), Path(__file__).resolve().parent
+    here, package = Path.cwd(), PACKAGED.parent
     # Beside the package in a checkout; inside it where a wheel was installed.
     places = [folder / FILE for folder in (here, *here.parents, package.parent, package)]
     return next((place for place in places if place.is_file()), places[0])

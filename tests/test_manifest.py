@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kit.errors import GroupLeakError, KitError, ManifestError, MissingDataError, TableError
-from kit.manifest import Dataset, load_manifest
+from kit.manifest import Dataset, home, load_manifest
 
 ENTRY: dict[str, Any] = {
     "kind": "images",
@@ -360,6 +360,21 @@ def test_the_manifest_is_found_from_a_subfolder_and_from_anywhere(
     (tmp_path / "deep/er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep/er")
     assert load_manifest().path == (tmp_path / "data_manifest.yaml").resolve()
+
+
+def test_an_installed_manifest_takes_data_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is looked for, drawn or written beside the code of a wheel."""
+    site, project = tmp_path / "site", tmp_path / "project"
+    for folder in (site, project / "data" / ENTRY["roots"]["local"]):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(project)
+    dataset = entry_of(site, FOLDERS)
+    assert home(dataset.manifest) == site.resolve()
+    monkeypatch.setattr("kit.manifest.PACKAGED", dataset.manifest)
+    assert home(dataset.manifest) == Path.cwd()
+    assert dataset.root() == Path.cwd() / "data" / ENTRY["roots"]["local"]
 
 
 def test_every_dataset_from_the_start_is_there_and_names_its_terms() -> None:

@@ -12,7 +12,7 @@ from kit import platforms, synthetic
 from kit.checks import close, nearest
 from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
-from kit.manifest import Manifest, load_manifest
+from kit.manifest import Manifest, home, load_manifest
 from kit.pipeline import Challenge, Run
 from kit.settings import defaults, resolve, settings_key
 from kit.submission import Format
@@ -117,6 +117,4 @@ def _of_entry(challenge: Challenge) -> dict[str, Any]:
 
 def _home(manifest: Manifest, platform: platforms.Platform) -> Path:
     """Return the folder of all challenges' runs: beside a project's manifest, else here."""
-    packaged = Path(__file__).resolve().parent.parent / manifest.path.name
-    base = Path.cwd() if manifest.path == packaged else manifest.path.parent
-    return base / platform.output
+    return home(manifest.path) / platform.output
