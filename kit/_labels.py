@@ -72,6 +72,7 @@ def two_classes(
 
 
 def class_probabilities(y_prob: Values, classes: Sequence[Hashable]) -> np.ndarray:
+    """Return probabilities of shape (n, classes), checked; raise `TableError` on another shape."""
     prob = probabilities(np.asarray(y_prob), name="y_prob")
     if prob.ndim != 2 or prob.shape[1] != len(classes):
         raise TableError(

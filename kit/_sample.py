@@ -102,6 +102,7 @@ class Sample:
 
     @property
     def asked(self) -> range:
+        """Return the codes of the classes whose figures are wanted: of two, the last alone."""
         return range(1, 2) if len(self.names) == 2 else range(len(self.names))
 
     def confusion(self) -> tuple[tuple[int, ...], ...]:

@@ -170,7 +170,8 @@ def test_clean_folds_pass_the_leak_check_unchanged() -> None:
 def test_assigned_folds_pass_the_leak_check() -> None:
     table = patients(4).rename(columns={"patient": "group"})
     fold = assign_folds(table, 5, label="label", group="group", seed=0)
-    check_no_leak(table.assign(fold=fold))
+    checked = check_no_leak(table.assign(fold=fold))
+    assert checked.groupby("group").fold.nunique().max() == 1
 
 
 def test_a_group_in_two_folds_is_named_with_its_folds() -> None:
