@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from kit import geometry
+from kit import coverage, geometry
 from kit.checks import first, nearest
 from kit.errors import MaskError
 
@@ -66,8 +66,8 @@ class MaskImage:
         """
         value = self._value(name)
         if name not in self._integrals:
-            self._integrals[name] = geometry.integral(self.labels == value)
-        return geometry.area_fraction(
+            self._integrals[name] = coverage.integral(self.labels == value)
+        return coverage.area_fraction(
             self._integrals[name], xy_level0, size_level0,
             downsample=self.downsample, origin_level0=self.origin_level0,
         )  # fmt: skip

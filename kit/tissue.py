@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from kit import geometry
+from kit import coverage
 from kit.errors import MissingMppError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class TissueMask:
 
     @cached_property
     def _integral(self) -> np.ndarray:
-        return geometry.integral(self.mask)
+        return coverage.integral(self.mask)
 
     def fraction(
         self, xy_level0: npt.ArrayLike, size_level0: float | tuple[float, float]
@@ -64,7 +64,7 @@ class TissueMask:
             xy_level0: shape (n, 2), top left of each patch in level 0.
             size_level0: (width, height) of the patches in level 0, or one number; floats.
         """
-        return geometry.area_fraction(
+        return coverage.area_fraction(
             self._integral, xy_level0, size_level0, downsample=self.downsample
         )
 

@@ -16,7 +16,7 @@ FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
     "_labels _sample",
-    2: "slides tissue annotations images dicom stain fundus drawing drawing_organs",
+    2: "slides coverage tissue annotations images dicom stain fundus drawing drawing_organs",
     3: "sampler store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview _plots",
@@ -34,8 +34,8 @@ ALLOWED = {
     "metrics": {"intervals", "_labels", "_sample"},  # figures come with their intervals
     "_sample": {"intervals"},  # the type of a resampled figure
     "thresholds": {"metrics"},  # a threshold is chosen by a metric
-    "tissue": {"slides"},  # the type of an open slide
-    "annotations": {"slides"},
+    "tissue": {"slides", "coverage"},  # the type of an open slide; fractions of patches
+    "annotations": {"slides", "coverage"},
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
     "figures": {"_plots"},  # axes and colours
