@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from kit import checks
 from kit.errors import ManifestError, MissingDataError
@@ -38,7 +38,7 @@ class Dataset(Layout):
     source: str
     synthetic: bool = False
     roots: dict[str, str]
-    mask_values: dict[str, int] | None = None
+    mask_values: dict[str, StrictInt | StrictStr | list[StrictStr]] | None = None
     mpp: float | None = Field(None, gt=0)
     caution: str | None = None  # stands with the figures of every run on these data
     image_size: int | None = Field(None, ge=8)
@@ -259,6 +259,8 @@ def _problems(entry: Dataset) -> Iterator[str]:
         yield "the key arrays belongs to kind arrays, and to no other"
     if entry.test.pattern and entry.test.table:
         yield "test has both pattern and table: keep one"
+    if len({isinstance(value, int) for value in (entry.mask_values or {}).values()}) == 2:
+        yield "mask_values names both pixel values and groups of annotations: keep one kind"
     yield from _pattern_problems(entry)
     yield from _class_problems(entry)
 

@@ -3,149 +3,63 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import threading
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from kit import geometry
+from kit import geometry, jobs
+from kit.checks import positive_int
 from kit.errors import MissingMppError, SlideError
+from kit.readers import Reader, as_pixels, open_reader
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MPP_RANGE = (0.05, 20.0)
 MPP_AGREE = 0.01
 BAND_PIXELS = 1 << 24
+BATCH_PIXELS = 1 << 23  # read at a time where patches are resized: memory stays flat
+MOST_THREADS = 8
 WHITE = (255, 255, 255)
 
 
-class _Reader(Protocol):
-    """An open handle of one process: the pixels of a place, with their alpha."""
+class Reading(NamedTuple):
+    """What was read.
 
-    name: str
-    levels: list[tuple[int, int]]
-    downsamples: list[float]
-    properties: dict[str, str]
+    Attributes:
+        patches: uint8 RGB, shape (n, height, width, 3), in the order asked.
+        valid: bool, shape (n, height, width): at least half of the pixel was scanned.
+        skipped: int64, positions of the request that could not be read and are not in `patches`.
+    """
 
-    def rgba(
-        self, xy_level0: tuple[int, int], level: int, size_level: tuple[int, int]
-    ) -> np.ndarray: ...
-
-    def close(self) -> None: ...
-
-
-class _OpenSlideReader:
-    """Whatever OpenSlide reads."""
-
-    name = "openslide"
-
-    def __init__(self, path: Path) -> None:
-        import openslide
-
-        try:
-            self._handle = openslide.OpenSlide(path)
-        except openslide.OpenSlideUnsupportedFormatError as error:
-            raise SlideError(
-                "not a slide that OpenSlide reads", received="an unknown format", path=path
-            ) from error
-        except openslide.OpenSlideError as error:
-            raise SlideError(
-                "the slide cannot be opened", received=str(error), path=path
-            ) from error
-        self._error: type[Exception] = openslide.OpenSlideError
-        self.levels = [(int(w), int(h)) for w, h in self._handle.level_dimensions]
-        self.downsamples = [float(d) for d in self._handle.level_downsamples]
-        self.properties = dict(self._handle.properties)
-
-    def rgba(
-        self, xy_level0: tuple[int, int], level: int, size_level: tuple[int, int]
-    ) -> np.ndarray:
-        try:
-            return np.asarray(self._handle.read_region(xy_level0, level, size_level))
-        except self._error as error:
-            raise SlideError(
-                f"level {level} cannot be read at x={xy_level0[0]}, y={xy_level0[1]}",
-                received=str(error),
-            ) from error
-
-    def close(self) -> None:
-        self._handle.close()
+    patches: np.ndarray
+    valid: np.ndarray
+    skipped: np.ndarray
 
 
-class _ImageReader:
-    """An ordinary image, or an array, as a slide of one level."""
-
-    name = "image"
-
-    def __init__(self, source: Path | np.ndarray) -> None:
-        self._pixels = source if isinstance(source, np.ndarray) else _decode(source)
-        self.levels = [(self._pixels.shape[1], self._pixels.shape[0])]
-        self.downsamples = [1.0]
-        self.properties: dict[str, str] = {}
-
-    def rgba(
-        self, xy_level0: tuple[int, int], level: int, size_level: tuple[int, int]
-    ) -> np.ndarray:
-        (x, y), (width, height) = xy_level0, size_level
-        region = np.zeros((height, width, 4), np.uint8)
-        found = self._pixels[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
-        top, left = max(-y, 0), max(-x, 0)
-        place = region[top : top + found.shape[0], left : left + found.shape[1]]
-        place[..., : found.shape[2]] = found
-        if found.shape[2] == 3:
-            place[..., 3] = 255
-        return region
-
-    def close(self) -> None:
-        pass
-
-
-def _decode(path: Path) -> np.ndarray:
-    import cv2
-
-    data = np.fromfile(path, np.uint8)
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-        if image is not None and image.ndim == 3 and image.shape[2] == 4 and image.dtype == "u1":
-            return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if image is not None else None
-    except cv2.error as error:
-        raise SlideError("the image cannot be decoded", received=str(error), path=path) from error
-    if image is None:
-        raise SlideError(
-            "not a slide or image that can be read", received=f"{data.size} bytes", path=path
-        )
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-def _as_pixels(array: np.ndarray) -> np.ndarray:
-    pixels = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise SlideError(
-            "the array is no image", expected="uint8 (h, w), (h, w, 3) or (h, w, 4)",
-            received=f"{array.dtype} {array.shape}",
-        )  # fmt: skip
-    return pixels
-
-
-def open_slide(path: str | PathLike[str] | np.ndarray, *, mpp: float | None = None) -> Slide:
+def open_slide(
+    path: str | PathLike[str] | np.ndarray, *, mpp: float | None = None, threads: int | None = None
+) -> Slide:
     """Open a slide.
 
     Args:
-        path: Any file that OpenSlide reads; PNG, JPEG, WebP, BMP and flat TIFF are slides of one
-            level; or an array, uint8 RGB (h, w, 3), RGBA or grey (h, w).
+        path: Any file that OpenSlide reads; flat or tiled TIFF of 8 bits a sample; PNG, JPEG, WebP
+            and BMP as slides of one level; or an array, uint8 RGB (h, w, 3), RGBA or grey (h, w).
         mpp: Resolution of level 0 in µm per pixel, in place of what the file says.
+        threads: Threads that read and decode; None: the cores, 8 at most, and one in a worker
+            process. They do not change the pixels.
 
     Raises:
         SlideError: The file is missing, or is not a slide.
         MissingMppError: The `mpp` given is absurd.
     """
-    return Slide(path, mpp=mpp)
+    return Slide(path, mpp=mpp, threads=threads)
 
 
 class Slide:
@@ -159,28 +73,31 @@ class Slide:
         levels: (width, height) of each level, finest first.
         downsamples: Level-0 pixels per pixel of each level, floats.
         properties: What the file says about itself.
-        reader: "openslide" or "image".
+        reader: "tiles" (TIFF tiles decoded directly), "openslide" or "image".
     """
 
     def __init__(
-        self, source: str | PathLike[str] | np.ndarray, *, mpp: float | None = None
+        self,
+        source: str | PathLike[str] | np.ndarray,
+        *,
+        mpp: float | None = None,
+        threads: int | None = None,
     ) -> None:
-        self._source = _as_pixels(source) if isinstance(source, np.ndarray) else Path(source)
+        self._source = as_pixels(source) if isinstance(source, np.ndarray) else Path(source)
         self.path = self._source if isinstance(self._source, Path) else None
         if self.path is not None and not self.path.is_file():
-            raise SlideError("no such slide", path=self.path)
-        self._own_mpp = mpp
+            what = "a slide is a file" if self.path.is_dir() else "no such slide"
+            raise SlideError(what, path=self.path)
+        self._own_mpp = None if mpp is None else self._check_mpp(mpp, mpp)
+        self._threads = None if threads is None else positive_int("threads", threads)
         self._closed = False
         self._said: set[object] = set()
-        self._handle: _Reader | None = None
-        self._pid = -1
+        self._mine = _Mine()
         reader = self._reader()
         self.reader = reader.name
         self.levels = reader.levels
         self.downsamples = reader.downsamples
         self.properties: Mapping[str, str] = reader.properties
-        if mpp is not None:
-            self._check_mpp(mpp, mpp)
 
     def __repr__(self) -> str:
         return f"Slide({str(self.path or 'array')!r}, size={self.size}, levels={len(self.levels)})"
@@ -192,27 +109,29 @@ class Slide:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None, "_pid": -1}
+        return {**self.__dict__, "_mine": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "_mine": _Mine()}
 
     def close(self) -> None:
         """Close the file; reading afterwards is an error."""
-        self._drop()
         self._closed = True
+        if self._mine.pid == os.getpid() and self._mine.handle is not None:
+            self._mine.handle.close()
+        self._mine = _Mine()
 
-    def _drop(self) -> None:
-        if self._handle is not None and self._pid == os.getpid():
-            self._handle.close()
-        self._handle = None
-
-    def _reader(self) -> _Reader:
+    def _reader(self) -> Reader:
         """Return this process's handle, opened now if it has none."""
         if self._closed:
             raise SlideError("the slide is closed", path=self.path)
-        handle = self._handle
-        if handle is None or self._pid != os.getpid():
-            handle = _open(self._source)
-            self._handle, self._pid = handle, os.getpid()
-        return handle
+        if self._mine.pid != os.getpid():
+            self._mine = _Mine()  # a handle that came through a fork may read wrong places
+        mine = self._mine
+        with mine.lock:
+            if mine.handle is None:
+                mine.handle = open_reader(self._source, self._threads or _threads())
+            return mine.handle
 
     @property
     def size(self) -> tuple[int, int]:
@@ -244,8 +163,8 @@ class Slide:
             "the slide has no usable resolution",
             expected=f"the same µm per pixel in x and y, {low} to {high} at level 0",
             received=found, path=self.path,
-            remedy="open_slide(path, mpp=...), or mpp: in data_manifest.yaml, or ask for level= "
-            "instead of mpp=",
+            remedy="open_slide(path, mpp=...) or --slide-mpp, or mpp: in data_manifest.yaml, or "
+            "ask for level= instead of mpp=",
         )  # fmt: skip
 
     @property
@@ -284,50 +203,123 @@ class Slide:
         mpp: float | None = None,
         level: int | None = None,
     ) -> np.ndarray:
-        """Return one patch, uint8 RGB (h, w, 3); see `read_patches`."""
+        """Return one patch, uint8 RGB (h, w, 3); see `read`."""
         patches = self.read_patches(np.asarray(xy_level0)[None], size, mpp=mpp, level=level)
         return np.asarray(patches[0])
 
+    @overload
     def read_patches(
-        self,
-        xy_level0: npt.ArrayLike,
-        size: geometry.Size,
-        *,
-        mpp: float | None = None,
-        level: int | None = None,
-    ) -> np.ndarray:
-        """Return patches in the order asked.
+        self, xy_level0: npt.ArrayLike, size: geometry.Size, *, mpp: float | None = None,
+        level: int | None = None, on_error: Literal["raise"] = "raise",
+    ) -> np.ndarray: ...  # fmt: skip
+
+    @overload
+    def read_patches(
+        self, xy_level0: npt.ArrayLike, size: geometry.Size, *, mpp: float | None = None,
+        level: int | None = None, on_error: Literal["skip"],
+    ) -> tuple[np.ndarray, np.ndarray]: ...  # fmt: skip
+
+    def read_patches(
+        self, xy_level0: npt.ArrayLike, size: geometry.Size, *, mpp: float | None = None,
+        level: int | None = None, on_error: Literal["raise", "skip"] = "raise",
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Return patches, uint8 RGB (n, height, width, 3); with "skip" also which are missing.
+
+        As `read`, without `valid`: `patches`, or `(patches, skipped)` if `on_error` is "skip".
+        """
+        found = self._read(xy_level0, size, mpp, level, on_error, wants_valid=False)
+        return found.patches if on_error == "raise" else (found.patches, found.skipped)
+
+    def read(
+        self, xy_level0: npt.ArrayLike, size: geometry.Size, *, mpp: float | None = None,
+        level: int | None = None, on_error: Literal["raise", "skip"] = "raise",
+    ) -> Reading:  # fmt: skip
+        """Read patches, and which of their pixels were scanned.
 
         Places outside the slide, and holes of the scan, have the background's colour. Pixels are
-        averaged where a finer level is read; enlarging is logged.
+        averaged where a finer level is read; enlarging is logged. At levels above 0, tiles are
+        read at round(x / downsample); OpenSlide itself shifts by parts of a pixel there.
 
         Args:
             xy_level0: int, shape (n, 2): top left of each patch in level 0; may be negative.
             size: (width, height) of the patches returned, or one number for a square.
             mpp: Their resolution, µm per pixel.
             level: Or the level that they are read from, as stored; 0 if neither is given.
-
-        Returns:
-            uint8 RGB, shape (n, height, width, 3).
+            on_error: "raise", or "skip" what cannot be read and say which.
 
         Raises:
             SlideError: Wrong coordinates, size or level; a place that cannot be read.
             MissingMppError: `mpp` is asked of a slide that has none.
         """
+        return self._read(xy_level0, size, mpp, level, on_error, wants_valid=True)
+
+    def _read(
+        self, xy_level0: npt.ArrayLike, size: geometry.Size, mpp: float | None, level: int | None,
+        on_error: Literal["raise", "skip"], *, wants_valid: bool,
+    ) -> Reading:  # fmt: skip
+        if on_error not in ("raise", "skip"):
+            raise SlideError("on_error must be raise or skip", received=f"on_error={on_error!r}")
         wanted = self.request(size, mpp=mpp, level=level)
         xy = geometry.as_xy(xy_level0, path=self.path)
+        self._say_if_enlarged(wanted, mpp)
+        width, height = wanted.size_output
+        patches = np.empty((len(xy), height, width, 3), np.uint8)
+        valid = np.zeros((len(xy), height, width), np.bool_) if wants_valid else None
+        failed = self._fill(xy, wanted, patches, valid)
+        if failed and on_error == "raise":
+            raise failed[min(failed)]
+        if failed:
+            log.warning("%s: %d of %d patches are skipped, first: %s", self.path, len(failed),
+                        len(xy), failed[min(failed)])  # fmt: skip
+            patches = np.delete(patches, list(failed), axis=0)
+            valid = None if valid is None else np.delete(valid, list(failed), axis=0)
+        skipped = np.array(sorted(failed), np.int64)
+        return Reading(patches, np.empty(0, np.bool_) if valid is None else valid, skipped)
+
+    def _fill(
+        self, xy: np.ndarray, wanted: geometry.Request, patches: np.ndarray,
+        valid: np.ndarray | None,
+    ) -> dict[int, SlideError]:  # fmt: skip
+        """Read into the arrays, through a smaller one where what is read is resized."""
+        if wanted.size_read == wanted.size_output:
+            return self._stored(xy, wanted.level, patches, valid)
+        width, height = wanted.size_read
+        step = max(1, BATCH_PIXELS // (width * height))
+        order, failed = np.lexsort((xy[:, 0], xy[:, 1])), {}
+        for start in range(0, len(xy), step):
+            chosen = order[start : start + step]
+            raw = np.empty((len(chosen), height, width, 3), np.uint8)
+            seen = None if valid is None else np.zeros(raw.shape[:3], np.bool_)
+            wrong = self._stored(xy[chosen], wanted.level, raw, seen)
+            failed.update({int(chosen[position]): error for position, error in wrong.items()})
+            for position, target in enumerate(chosen):
+                patches[target] = _resize(raw[position], wanted.size_output)
+                if valid is not None and seen is not None:
+                    share = _resize(seen[position].astype(np.uint8) * 255, wanted.size_output)
+                    valid[target] = share >= 128
+        return failed
+
+    def _stored(
+        self, xy: np.ndarray, level: int, patches: np.ndarray, valid: np.ndarray | None
+    ) -> dict[int, SlideError]:
+        """Read pixels as a level stores them, on the background's colour."""
+        down = self.downsamples[level]
+        edge = np.array(self.size) - np.array(patches.shape[2:0:-1]) * down
+        edge -= down if level else 0  # what rounding may push outside
+        whole = ((xy >= 0) & (xy <= edge)).all(axis=1) & (self.reader == "tiles")  # else: holes
+        if not whole.all():
+            blank = np.full(patches.shape[1:], self.background, np.uint8)
+            for position in np.flatnonzero(~whole):
+                patches[position] = blank
+        return self._reader().read(xy, level, patches, valid)
+
+    def _say_if_enlarged(self, wanted: geometry.Request, mpp: float | None) -> None:
         if wanted.enlarges and wanted not in self._said:
             self._said.add(wanted)
             log.warning(
                 "%s is enlarged: %s pixels are read for %s (mpp=%s, slide %s)",
                 self.path or "array", wanted.size_read, wanted.size_output, mpp, self.mpp,
             )  # fmt: skip
-        width, height = wanted.size_output
-        patches = np.empty((len(xy), height, width, 3), np.uint8)
-        for number, (x, y) in enumerate(xy.tolist()):
-            rgb, _ = self._region((x, y), wanted.level, wanted.size_read)
-            patches[number] = _resize(rgb, wanted.size_output)
-        return patches
 
     def thumbnail(self, max_size: geometry.Size) -> np.ndarray:
         """Return the whole slide within `max_size`, uint8 RGB (h, w, 3); see `overview`."""
@@ -362,31 +354,28 @@ class Slide:
     def _region(
         self, xy_level0: tuple[int, int], level: int, size_level: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a region on the background's colour, and its alpha."""
-        try:
-            rgba = self._reader().rgba(xy_level0, level, size_level)
-        except SlideError as error:
-            if error.path is not None:
-                raise
-            self._drop()  # OpenSlide refuses all reads of a handle after one that failed
-            raise SlideError(error.what, received=error.received, path=self.path) from error
-        rgb, alpha = rgba[..., :3], rgba[..., 3]
-        if alpha.min() < 255:
-            share = alpha[..., None].astype(np.float32) / 255
-            on = np.asarray(self.background, np.float32)
-            rgb = np.rint(rgb * share + on * (1 - share)).astype(np.uint8)
-        return rgb, alpha
+        """Return a region on the background's colour, and where it was scanned, 0 or 255."""
+        width, height = size_level
+        pixels = np.empty((1, height, width, 3), np.uint8)
+        valid = np.zeros((1, height, width), np.bool_)
+        for error in self._stored(np.array([xy_level0]), level, pixels, valid).values():
+            raise error
+        return pixels[0], valid[0].astype(np.uint8) * 255
 
 
-def _open(source: Path | np.ndarray) -> _Reader:
-    if isinstance(source, np.ndarray) or source.suffix.lower() in IMAGE_SUFFIXES:
-        return _ImageReader(source)
-    if source.suffix.lower() in (".tif", ".tiff"):
-        import openslide
+class _Mine:
+    """What belongs to one process: its handle, opened by whichever thread reads first."""
 
-        if openslide.OpenSlide.detect_format(source) is None:
-            return _ImageReader(source)
-    return _OpenSlideReader(source)
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.handle: Reader | None = None
+
+
+def _threads() -> int:
+    """Return how many threads read: the cores, but one in a worker, whose siblings have them."""
+    alone = multiprocessing.current_process().name == "MainProcess"
+    return min(jobs.cores(), MOST_THREADS) if alone else 1
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
     "_labels _sample",
-    2: "slides coverage tissue annotations images dicom stain fundus drawing drawing_organs",
+    2: "slides readers tiled codecs coverage tissue annotations polygons _mask_files images dicom stain fundus drawing drawing_organs",
     3: "sampler store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview _plots",
@@ -34,8 +34,11 @@ ALLOWED = {
     "metrics": {"intervals", "_labels", "_sample"},  # figures come with their intervals
     "_sample": {"intervals"},  # the type of a resampled figure
     "thresholds": {"metrics"},  # a threshold is chosen by a metric
+    "slides": {"readers"},  # a slide reads through a handle
+    "readers": {"tiled", "codecs"},  # one of the handles
+    "tiled": {"codecs"},  # a tile's bytes to pixels
     "tissue": {"slides", "coverage"},  # the type of an open slide; fractions of patches
-    "annotations": {"slides", "coverage"},
+    "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
     "figures": {"_plots"},  # axes and colours

@@ -316,6 +316,10 @@ def test_only_test_rows_are_too_few_to_train(tmp_path: Path) -> None:
         ({"group": {"unit": "x", "column": "p"}}, r"group\.column needs a table"),
         ({"group": {"unit": "x", "pattern": "abc"}}, r"one pair of brackets"),
         ({"arrays": "x.npz"}, r"either from arrays"),
+        ({"mask_values": {"tumour": 255, "normal": "Normal"}}, r"pixel values and groups"),
+        ({"mask_values": {"tumour": 2.5}}, r"'mask_values\.tumour.*2\.5"),
+        ({"mask_values": {"tumour": ["Tumor", 2]}}, r"'mask_values\.tumour"),
+        ({"mask_values": {"tumour": True}}, r"'mask_values\.tumour.*True"),
     ],
 )
 def test_a_bad_entry_is_told_in_one_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -323,6 +327,18 @@ def test_a_bad_entry_is_told_in_one_line(tmp_path: Path, change: dict[str, Any],
         entry_of(tmp_path, {**FOLDERS, **change})
     assert "mine" in str(found.value)
     assert str(tmp_path / "data_manifest.yaml") in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"background": 0, "tumour": 2},
+        {"tumour": "Tumor"},
+        {"tumour": ["_0", "_1"], "exclude": "_2"},
+    ],
+)
+def test_masks_are_named_by_pixel_values_or_by_groups(tmp_path: Path, values: Any) -> None:
+    assert entry_of(tmp_path, {**FOLDERS, "mask_values": values}).mask_values == values
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
