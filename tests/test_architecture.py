@@ -37,7 +37,7 @@ ALLOWED = {
     "slides": {"readers"},  # a slide reads through a handle
     "readers": {"tiled", "codecs"},  # one of the handles
     "tiled": {"codecs"},  # a tile's bytes to pixels
-    "tissue": {"slides", "coverage"},  # the type of an open slide; fractions of patches
+    "tissue": {"slides", "coverage", "polygons"},  # an open slide; fractions; outlines
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
