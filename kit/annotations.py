@@ -131,6 +131,7 @@ def read_mask(
     *,
     values: Values | None = None,
     frame: Frame | None = None,
+    others: bool = False,
 ) -> MaskImage:
     """Read the mask of a slide: an image at any downsample, or an annotation file.
 
@@ -149,6 +150,7 @@ def read_mask(
             "_0" and "_1" count as one).
         frame: What the mask shows, or an annotation's coordinates count from: the whole "slide",
             or the slide's "bounds". None: the one that fits, told in the log if it is the bounds.
+        others: Most of a mask image may hold values that are not named, which then mean nothing.
 
     Raises:
         MaskError: The mask cannot be read, its shape does not fit the slide, or most of what is
@@ -173,7 +175,7 @@ def read_mask(
     labels = _mask_files.read(path)
     named = numbers or {"tumour": TUMOUR}
     frame, downsample = _fit((labels.shape[1], labels.shape[0]), slide, frame, path)
-    _check_values(labels, named, path)
+    _check_values(labels, named, path, others)
     return MaskImage(labels, named, downsample, _area(slide, frame)[:2], path)
 
 
@@ -326,15 +328,16 @@ def _expected(mask_width: int, slide: Slide) -> str:
     )
 
 
-def _check_values(labels: np.ndarray, values: Mapping[str, int], path: Path) -> None:
+def _check_values(labels: np.ndarray, values: Mapping[str, int], path: Path, others: bool) -> None:
     """Refuse a mask that is drawn in other values; a few blended pixels at edges may stand."""
     found, counts = _mask_files.count(labels)
     drawn = found != 0
     unnamed = drawn & ~np.isin(found, list(values.values()))
-    if counts[unnamed].sum() > counts[drawn & ~unnamed].sum():
+    strange, known = counts[unnamed].sum(), counts[drawn & ~unnamed].sum()
+    if strange > known and not (others and known):
         raise MaskError(
             "the mask holds values that have no name",
             expected=", ".join(f"{name}={value}" for name, value in values.items()),
             received=first(found[unnamed]), path=path,
-            remedy="name them in mask_values of data_manifest.yaml",
+            remedy="name them in mask_values of data_manifest.yaml, or by --tumour-value",
         )  # fmt: skip

@@ -50,15 +50,15 @@ def fraction(name: str, value: float) -> float:
     return float(value)
 
 
-def positive_int(name: str, value: int) -> int:
-    """Return `value` if it is a whole number of at least 1."""
+def positive_int(name: str, value: int, *, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least 1, or of at least `least`."""
     try:
-        whole = not isinstance(value, bool) and int(value) == value and value >= 1
+        whole = not isinstance(value, bool) and int(value) == value and value >= least
     except (TypeError, ValueError, OverflowError):
         whole = False
     if not whole:
         raise SettingsError(
-            f"{name} must be a whole number of at least 1", received=f"{name}={value}"
+            f"{name} must be a whole number of at least {least}", received=f"{name}={value}"
         )
     return int(value)
 

@@ -16,23 +16,24 @@ from kit._plots import (
     COLOURS,
     GREY,
     STYLES,
-    WIDTH,
     panels,
-    picture,
     shares,
     sheet,
     spoken,
     stacked,
     whole,
 )
+from kit._slide_figures import mosaic as mosaic
+from kit._slide_figures import patches_by_class as patches_by_class
+from kit._slide_figures import patches_on_thumbnail as patches_on_thumbnail
+from kit._slide_figures import stain_by_slide as stain_by_slide
+from kit._slide_figures import tissue_overlay as tissue_overlay
 from kit.errors import TableError
 from kit.intervals import resampled_weights
 from kit.metrics import six_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from kit.slides import Slide
 
 
 def _many(n: int, noun: str) -> str:
@@ -69,60 +70,6 @@ def contact_sheet(
         title: What the sheet shows.
     """
     return sheet(images, columns, titles, title)[0]
-
-
-def tissue_overlay(thumbnail: np.ndarray, mask: np.ndarray, *, title: str = "") -> Figure:
-    """Draw a slide's thumbnail, and again with all that is not tissue veiled.
-
-    Args:
-        thumbnail: uint8, shape (height, width, 3).
-        mask: bool, shape (mask_height, mask_width) of the same field; True = tissue.
-        title: Name of the slide.
-    """
-    height, width = thumbnail.shape[:2]
-    shape = min(6.0, 0.5 * WIDTH * height / width) + 0.6
-    figure, (left, right) = panels(shape, 2, title=title)
-    picture(left, thumbnail, "Thumbnail")
-    picture(right, thumbnail, f"Tissue (outlined): {100 * mask.mean():.0f} % of the slide")
-    veil = np.where(mask[..., None], (0, 0, 0, 0), (60, 60, 60, 150)).astype(np.uint8)
-    right.imshow(veil, extent=(0, width, height, 0), interpolation="nearest")
-    if mask.any() and not mask.all():
-        right.contour(
-            mask, levels=[0.5], origin="lower", extent=(0, width, 0, height), colors=COLOURS[0]
-        )
-    return figure
-
-
-def patches_on_thumbnail(slide: Slide, plan: pd.DataFrame, footprint: float) -> Figure:
-    """Draw the planned patches on a slide, coloured by label.
-
-    Args:
-        slide: Open slide.
-        plan: Patches table of this slide: x, y (level-0 pixels, top left), label.
-        footprint: Side of a patch in level-0 pixels.
-    """
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Patch, Rectangle
-
-    width, height = slide.size
-    figure, (axis,) = panels(min(7.0, 0.85 * WIDTH * height / width) + 1.1)
-    figure.suptitle(f"{len(plan):,} planned patches, {footprint:g} level-0 pixels wide")
-    axis.imshow(slide.thumbnail(1600), extent=(0, width, height, 0))
-    handles = []
-    for number, (name, rows) in enumerate(plan.groupby(plan["label"].astype(str))):
-        colour = COLOURS[number % len(COLOURS)]
-        corners = rows[["x", "y"]].to_numpy()
-        squares = [Rectangle((x, y), footprint, footprint) for x, y in corners]
-        axis.add_collection(PatchCollection(squares, facecolor=colour, alpha=0.15))
-        axis.add_collection(PatchCollection(squares, facecolor="none", edgecolor=colour))
-        handles.append(Patch(color=colour, label=f"{name}: {len(rows):,}"))
-    axis.legend(
-        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False
-    )
-    axis.set(
-        xlabel="x (level-0 pixels)", ylabel="y (level-0 pixels)",
-    )  # fmt: skip
-    return figure
 
 
 def augmentation_grid(images: np.ndarray, masks: np.ndarray | None = None) -> Figure:

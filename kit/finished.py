@@ -94,7 +94,9 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
         cases["key"] = kinds.content_key(run.dataset, root, cases, index)
         plan, unopened = None, []
         if run.dataset.kind in kinds.PLANNED:
-            plan, lost = kinds.patches(cases, run.dataset, root, run.settings, workers=workers)
+            plan, lost = kinds.patches(
+                cases, run.dataset, root, run.settings, folder=place / "plans", workers=workers
+            )
             unopened = list(lost.reason)
         items = kinds.items(cases, plan, run.settings)
         pixels, failures = store.build(

@@ -157,6 +157,31 @@ def _known_level(level: int, downsamples: Sequence[float], path: Place) -> int:
     return int(level)
 
 
+def grid(bounds: tuple[int, int, int, int], footprint: Pair, step: Pair) -> np.ndarray:
+    """Return the top left corners of the whole patches of a grid within bounds, row by row.
+
+    The grid starts at the slide's corner, so that the same place is the same patch whatever the
+    bounds are. Places are floats until they are rounded here.
+
+    Args:
+        bounds: (x, y, width, height), level-0 pixels.
+        footprint: (width, height) of a patch, level-0 pixels.
+        step: From one patch to the next in x and y, level-0 pixels.
+
+    Returns:
+        int64, shape (n, 2).
+    """
+    x, y, width, height = bounds
+    columns = _places(x, x + width - footprint[0], step[0])
+    rows = _places(y, y + height - footprint[1], step[1])
+    return np.stack([axis.ravel() for axis in np.meshgrid(columns, rows)], axis=1)
+
+
+def _places(low: float, high: float, step: float) -> np.ndarray:
+    first, last = int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9))
+    return np.rint(np.arange(first, last + 1) * step).astype(np.int64)
+
+
 def common_downsample(size_mask: tuple[int, int], size_level0: tuple[int, int]) -> Pair | None:
     """Return the downsample (x, y) of an image of a whole slide, or None if its shape cannot be.
 

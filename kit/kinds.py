@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kit import dicom, images, jobs, slides
-from kit.checks import first
+from kit.draws import draw, spread
 from kit.errors import ImageError
 from kit.files import FileIndex, fingerprint
 from kit.manifest import Dataset
-from kit.sampler import PatchSampler, draw, plan_case, spread
+from kit.sampler import READ_BY, PatchSampler, read_planned
 from kit.settings import Settings
 from kit.store import Reader
-
-log = logging.getLogger(__name__)
 
 PLANNED = ("slides", "dicom")
 """Kinds whose cases give many images each."""
@@ -29,8 +24,9 @@ ITEM = ["case_id", "path", "label", "group", "split", "key"]
 
 
 def patches(
-    cases: pd.DataFrame, dataset: Dataset, root: Path, settings: Settings, *, workers: int = 1
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    cases: pd.DataFrame, dataset: Dataset, root: Path, settings: Settings, *, folder: Path,
+    workers: int = 1,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Return the patches table (crops of slides, slices of studies) and what cannot be opened.
 
     Args:
@@ -38,42 +34,40 @@ def patches(
         dataset: Of a kind in `PLANNED`.
         root: Folder that paths are relative to.
         settings: How slides are cut.
+        folder: Where each slide's plan is kept, so that planning resumes.
         workers: Processes.
 
     Returns:
         The patches table, and `case_id, reason` of the cases that failed.
     """
-    work = [
-        jobs.Job(str(case["case_id"]), *_plan_job(case, dataset, root, settings))
-        for case in cases.to_dict("records")
-    ]
-    done = jobs.run(work, title=f"planning {dataset.kind}", workers=workers)
+    done = _planned(cases, dataset, root, settings, folder, workers)
     failed = [(one.name, f"{one.name}: {one.error}") for one in done if one.error is not None]
     plans = [one.value for one in done if one.error is None]
     if not plans:
         raise ImageError("no case can be opened", received=failed[0][1], path=root)
-    bare = [one.name for one in done if one.error is None and one.value.empty]
-    if bare:
-        log.warning("no patch with enough tissue: %s", first(bare))
     lost = pd.DataFrame(failed, columns=["case_id", "reason"], dtype=object)
     return pd.concat(plans, ignore_index=True), lost
 
 
-def _plan_job(
-    case: dict[Hashable, Any], dataset: Dataset, root: Path, settings: Settings
-) -> tuple[Callable[..., pd.DataFrame], tuple[Any, ...]]:
-    path = root / case["path"]
+def _planned(
+    cases: pd.DataFrame, dataset: Dataset, root: Path, settings: Settings, folder: Path,
+    workers: int,
+) -> list[jobs.Outcome]:  # fmt: skip
     if dataset.kind == "dicom":
-        return _slices, (case["case_id"], path, case["label"])
+        work = [
+            jobs.Job(str(case["case_id"]), _slices, (
+                case["case_id"], root / case["path"], case["label"],
+            )) for case in cases.to_dict("records")
+        ]  # fmt: skip
+        return jobs.run(work, title="planning dicom", workers=workers)
     sampler = PatchSampler(
         patch_size=settings.patch_size, mpp=settings.mpp, level=settings.level,
         min_tissue=settings.min_tissue, min_tumour=settings.min_tumour,
     )  # fmt: skip
-    mask = case.get("mask") if case["split"] != "test" else None
-    place = root / mask if isinstance(mask, str) else None
     order = sorted(dataset.classes, key=lambda name: name == dataset.positive)
-    return plan_case, (
-        sampler, case["case_id"], path, place, order, dataset.mask_values, dataset.mpp,
+    return sampler.outcomes(
+        cases, root, order, workers, mask_values=dataset.mask_values, mpp=dataset.mpp,
+        folder=folder,
     )  # fmt: skip
 
 
@@ -92,7 +86,8 @@ def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) ->
         free = [name for name in ("index", "part") if name in cases]
         table = cases[[*ITEM, *free]].copy()
         return table.assign(train=table.split == "train", predict=True)
-    seed, place = settings.seed, ["case_id", "x", "y"]
+    seed = settings.seed
+    place = ["case_id", "x", "y", *(name for name in (*READ_BY, "footprint") if name in plan)]
     owner = cases.set_index("case_id")
     label = plan.label.where(plan.label.notna(), plan.case_id.map(owner.label))
     learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
@@ -104,7 +99,8 @@ def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) ->
         table[name] = table.case_id.map(owner[name])
     table["label"] = table.label.where(table.train, None)
     keys = table.case_id.map(owner["key"])
-    table["key"] = [f"{k}@{x},{y}" for k, x, y in zip(keys, table.x, table.y, strict=True)]
+    crops = zip(keys, *(table[name] for name in place[1:]), strict=True)
+    table["key"] = [f"{key}@{','.join(map(str, crop))}" for key, *crop in crops]
     return table.sort_values(place, ignore_index=True)
 
 
@@ -112,10 +108,7 @@ def reader(dataset: Dataset, root: Path, settings: Settings) -> Reader:
     """Return the picklable function that reads rows of the items to pixels."""
     size, how = settings.image_size, settings.mixed_sizes
     if dataset.kind == "slides":
-        return partial(
-            _read_slides, root, size, dataset.mpp,
-            settings.patch_size, settings.mpp, settings.level,
-        )  # fmt: skip
+        return partial(_read_slides, root, size, dataset.mpp)
     read = {"dicom": _read_dicom, "arrays": _read_arrays}.get(dataset.kind, _read_images)
     return partial(read, root, size, how)
 
@@ -141,16 +134,13 @@ def array_images(path: Path, part: str) -> np.ndarray:
     return pixels
 
 
-def _read_slides(
-    root: Path, size: int, own_mpp: float | None, patch_size: int, mpp: float | None, level: int,
-    rows: pd.DataFrame,
-) -> np.ndarray:  # fmt: skip
+def _read_slides(root: Path, size: int, own_mpp: float | None, rows: pd.DataFrame) -> np.ndarray:
     result = np.zeros((len(rows), size, size, 3), np.uint8)
-    for path, places in rows.reset_index(drop=True).groupby("path"):
+    for path, of_slide in rows.reset_index(drop=True).groupby("path"):
         with slides.open_slide(root / str(path), mpp=own_mpp) as slide:
-            at = {"mpp": mpp} if mpp is not None else {"level": level}
-            found = slide.read_patches(places[["x", "y"]].to_numpy(), patch_size, **at)
-        result[places.index] = np.stack([images.fit(one, size) for one in found])
+            for _, places in of_slide.groupby("size"):
+                found = read_planned(slide, places)
+                result[places.index] = np.stack([images.fit(one, size) for one in found])
     return result
 
 

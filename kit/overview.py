@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 
 from kit import figures
-from kit.sampler import PatchSampler
-from kit.settings import Settings
 from kit.slides import open_slide
 from kit.store import Store
 
@@ -74,17 +72,15 @@ def images_by_class(store: Store, classes: Sequence[str], seed: int) -> Figure:
 
 
 def patches_on_slide(
-    cases: pd.DataFrame, plan: pd.DataFrame, root: Path, settings: Settings, own_mpp: float | None
+    cases: pd.DataFrame, plan: pd.DataFrame, root: Path, own_mpp: float | None
 ) -> Figure:
     """Return the plan on the training slide with the most tumour, or the most patches."""
     train = plan[plan.case_id.isin(cases.case_id[cases.split != "test"])]
     by_case = train.groupby("case_id").tumour
     best = (by_case.sum() if train.tumour.notna().any() else by_case.size()).idxmax()
     path = root / str(cases.path[cases.case_id == best].iloc[0])
-    sampler = PatchSampler(settings.patch_size, mpp=settings.mpp, level=settings.level)
     with open_slide(path, mpp=own_mpp) as slide:
-        width, _ = sampler.footprint(slide)
-        return figures.patches_on_thumbnail(slide, train[train.case_id == best], width)
+        return figures.patches_on_thumbnail(slide, train[train.case_id == best])
 
 
 def figure_table(metrics: Mapping[str, Any]) -> pd.DataFrame:

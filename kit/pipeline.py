@@ -166,8 +166,9 @@ class Run:
         @cache
         def plan() -> tuple[pd.DataFrame, pd.DataFrame]:
             return kinds.patches(
-                cases, self.dataset, self.root, self.settings, workers=self.workers
-            )
+                cases, self.dataset, self.root, self.settings, folder=self.out / "plans",
+                workers=self.workers,
+            )  # fmt: skip
 
         inputs = [digest(cases), self._mask_keys(cases), settings_key(self.settings, *PLANS)]
         unopened = self.stages.table("unopened", inputs, lambda: plan()[1])
@@ -360,7 +361,7 @@ class Run:
         }
         if self.dataset.kind == "slides" and plan is not None:
             drawn["patches_on_thumbnail"] = overview.patches_on_slide(
-                self.cases(), plan, self.root, values, self.dataset.mpp
+                self.cases(), plan, self.root, self.dataset.mpp
             )
         drawn |= overview.draw(
             self.cases(), self.folds(), training.histories(self.models), self.scored().table,

@@ -15,11 +15,12 @@ KIT = Path(__file__).parents[1] / "kit"
 FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
-    "_labels _sample",
-    2: "slides readers tiled codecs coverage tissue annotations polygons _mask_files images dicom stain fundus drawing drawing_organs",
-    3: "sampler store augment models losses _tf",
+    "overlaps _labels _sample",
+    2: "slides readers tiled codecs coverage tissue annotations polygons _mask_files shards images "
+    "dicom stain fundus drawing drawing_organs",
+    3: "sampler draws store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds scoring finished overview _plots",
+    "kinds scoring finished overview quality _plots _slide_figures",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -41,7 +42,9 @@ ALLOWED = {
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
-    "figures": {"_plots"},  # axes and colours
+    "figures": {"_plots", "_slide_figures"},  # axes and colours; those of slides
+    "_slide_figures": {"_plots"},
+    "sampler": {"draws"},  # the label of what is neither
     "report": {"_plots"},
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables

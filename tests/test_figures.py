@@ -14,15 +14,18 @@ from matplotlib.figure import Figure
 from kit import figures
 from kit._plots import png
 from kit.errors import TableError
+from kit.slides import Slide, open_slide
 
 N = 120
 
 
-class DrawnSlide:
-    size = (2000, 1500)
-
-    def thumbnail(self, max_size: int) -> np.ndarray:
-        return np.full((150, 200, 3), 240, np.uint8)
+def drawn_slide(seed: int = 0, colour: tuple[int, int, int] = (190, 110, 170)) -> Slide:
+    """White glass with a stained rectangle: 2000 x 1500 level-0 pixels at 2 µm."""
+    random = np.random.default_rng(seed)
+    image = np.full((1500, 2000, 3), 244, np.uint8)
+    noise = random.integers(-15, 15, (900, 1200, 1))
+    image[300:1200, 400:1600] = np.clip(np.array(colour) + noise, 0, 255)
+    return open_slide(image, mpp=2.0)
 
 
 def cases() -> pd.DataFrame:
@@ -75,7 +78,9 @@ def disc() -> np.ndarray:
 
 def plan() -> pd.DataFrame:
     rows = [(x, y) for x in (0, 250, 500) for y in (0, 250)]
-    return pd.DataFrame(rows, columns=["x", "y"]).assign(label=["normal", "tumour"] * 3)
+    return pd.DataFrame(rows, columns=["x", "y"]).assign(
+        label=["normal", "tumour"] * 3, footprint=250.0
+    )
 
 
 def models() -> pd.DataFrame:
@@ -89,7 +94,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "class_counts": lambda: figures.class_counts(cases()),
     "contact_sheet": lambda: figures.contact_sheet(pixels(11), [f"case {i}" for i in range(11)]),
     "tissue_overlay": lambda: figures.tissue_overlay(pixels(1)[0], disc(), title="slide"),
-    "patches_on_thumbnail": lambda: figures.patches_on_thumbnail(DrawnSlide(), plan(), 250),
+    "patches_on_thumbnail": lambda: figures.patches_on_thumbnail(drawn_slide(), plan()),
+    "mosaic": lambda: figures.mosaic([drawn_slide(), drawn_slide(1)]),
+    "patches_by_class": lambda: figures.patches_by_class(pixels(6), ["normal", "tumour", None] * 2),
+    "stain_by_slide": lambda: figures.stain_by_slide([drawn_slide(n) for n in range(3)]),
     "augmentation_grid": lambda: figures.augmentation_grid(pixels(2, 4), np.ones((2, 4, 16, 16))),
     "fold_balance": lambda: figures.fold_balance(folds()),
     "history": lambda: figures.history(epochs()),
@@ -119,7 +127,8 @@ def test_every_public_function_is_tested_here() -> None:
     public = {
         name
         for name, value in vars(figures).items()
-        if getattr(value, "__module__", "") == "kit.figures" and not name.startswith("_")
+        if getattr(value, "__module__", "") in ("kit.figures", "kit._slide_figures")
+        and not name.startswith("_")
     }
     assert public == set(FIGURES)
 
@@ -259,7 +268,58 @@ def test_grey_images_are_drawn_grey() -> None:
 
 
 def test_patches_lie_where_the_plan_says() -> None:
-    axis = figures.patches_on_thumbnail(DrawnSlide(), plan(), 250).axes[0]
+    axis = figures.patches_on_thumbnail(drawn_slide(), plan()).axes[0]
     boxes = [path.get_extents().bounds for c in axis.collections for path in c.get_paths()]
     assert {tuple(box) for box in boxes} == {(x, y, 250, 250) for x, y in plan()[["x", "y"]].values}
     assert list(axis.images[0].get_extent()) == [0, 2000, 1500, 0]
+
+
+def test_patches_of_two_sizes_are_drawn_at_theirs() -> None:
+    both = pd.concat([plan().head(1), plan().tail(1).assign(footprint=125.0, label=None)])
+    figure = figures.patches_on_thumbnail(drawn_slide(), both)
+    boxes = [
+        path.get_extents().bounds for c in figure.axes[0].collections for path in c.get_paths()
+    ]
+    assert sorted(box[2] for box in boxes) == [125, 250]
+    assert "250, 125 level-0 pixels" in figure.get_suptitle()
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert sorted(legend) == ["(no label): 1", "normal: 1"]
+
+
+def test_an_empty_plan_is_drawn_as_the_slide_alone() -> None:
+    figure = figures.patches_on_thumbnail(drawn_slide(), plan().head(0))
+    assert "0 planned patches" in figure.get_suptitle()
+
+
+def test_the_mosaic_says_how_much_tissue_each_slide_has() -> None:
+    titles = [axis.get_title() for axis in figures.mosaic([drawn_slide()]).axes]
+    assert titles == ["array\n36 % tissue"]
+
+
+def test_patches_by_class_has_a_row_for_each_class_and_its_count() -> None:
+    labels = ["tumour"] * 3 + ["normal"] * 2
+    images = np.stack([np.full((8, 8, 3), 40 * n, np.uint8) for n in range(5)])
+    figure = figures.patches_by_class(images, labels, columns=2)
+    assert [axis.get_title() for axis in figure.axes] == ["normal: 2", "", "tumour: 3", ""]
+    shown = [int(axis.images[0].get_array()[0, 0, 0]) for axis in figure.axes]
+    assert shown == [120, 160, 0, 40]
+    with pytest.raises(TableError, match="lengths differ"):
+        figures.patches_by_class(images, labels[:2])
+
+
+def test_the_slide_of_another_scanner_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    slides = [drawn_slide(n) for n in range(5)] + [drawn_slide(9, (120, 60, 150))]
+    names = iter(["a", "b", "c", "d", "e", "odd one"])
+    monkeypatch.setattr("kit._slide_figures._name", lambda slide: next(names))
+    figure = figures.stain_by_slide(slides)
+    assert figure.get_suptitle() == "Stain of 6 slides; odd: odd one"
+
+
+def test_stains_of_pure_haematoxylin_are_that_and_no_eosin() -> None:
+    from kit.stain import EOSIN, HAEMATOXYLIN, stains
+
+    for position, vector in enumerate((HAEMATOXYLIN, EOSIN)):
+        rgb = np.rint(256 * 10 ** (-0.5 * np.array(vector)) - 1).astype(np.uint8)
+        found = stains(rgb[None])[0]
+        assert found[position] == pytest.approx(0.5, abs=0.02)
+        assert found[1 - position] == pytest.approx(0, abs=0.02)

@@ -12,11 +12,14 @@ import pandas as pd
 import pytest
 import tifffile
 
+from kit import sampler as sampler_module
 from kit.annotations import read_mask
-from kit.errors import MissingMppError, SettingsError, SlideError
+from kit.draws import draw, spread
+from kit.errors import MissingMppError, SettingsError, SlideError, TableError
 from kit.files import digest
-from kit.sampler import COLUMNS, PatchSampler, draw, spread
+from kit.sampler import COLUMNS, PatchSampler, read_planned
 from kit.slides import open_slide
+from kit.tissue import BLURRED
 
 PINK = (205, 120, 170)
 
@@ -247,7 +250,7 @@ def test_a_draw_is_balanced_and_hard_slides_give_what_they_have():
 
 
 def test_an_unbalanced_draw_is_uniform():
-    drawn = draw(table(a=(100, 900, 500)), per_slide=500, seed=3, balance=False)
+    drawn = draw(table(a=(100, 900, 500)), per_slide=500, seed=3, by=None)
     assert 35 <= drawn_counts(drawn, "a")["tumour"] <= 65
     assert len(drawn) == 500
 
@@ -276,7 +279,8 @@ import sys
 from pathlib import Path
 from kit.annotations import read_mask
 from kit.files import digest
-from kit.sampler import PatchSampler, draw, spread
+from kit.draws import draw, spread
+from kit.sampler import PatchSampler
 from kit.slides import open_slide
 folder = Path(sys.argv[1])
 with open_slide(folder / "a.png") as slide:
@@ -318,3 +322,147 @@ def test_the_plan_of_a_real_slide_agrees_with_its_polygons(real_data, case):
     ]
     assert min(plan["label"].value_counts()) > 100
     assert (plan["label"] == np.where(inside, "tumour", "normal")).all()
+
+
+def test_help_2019s_rule_keeps_all_tumour_or_none(planned, folder):
+    rule = PatchSampler(64, min_tumour=1.0, partial="drop")
+    with open_slide(folder / "a.png") as slide:
+        plan = rule.plan(slide, mask=read_mask(folder / "a_mask.png", slide))
+    partly = planned[(planned.tumour > 0) & (planned.tumour < 1)]
+    assert len(partly) and len(plan) == len(planned) - len(partly)
+    assert set(plan.tumour) == {0.0, 1.0}
+    assert set(plan.label) == {"normal", "tumour"}
+
+
+def test_normal_may_hold_a_little_tumour_if_asked(folder):
+    with open_slide(folder / "a.png") as slide:
+        mask = read_mask(folder / "a_mask.png", slide)
+        plan = PatchSampler(64, min_tumour=0.9, max_normal=0.75).plan(slide, mask=mask)
+    assert set(plan[plan.tumour <= 0.75].label) == {"normal"}
+    assert set(plan[plan.tumour >= 0.9].label) == {"tumour"}
+
+
+def test_several_resolutions_are_planned_and_each_row_is_read_at_its_own(folder):
+    with open_slide(folder / "a.png", mpp=0.5) as slide:
+        both = PatchSampler(32, mpp=(0.5, 1.0)).plan(slide)
+        alone = [PatchSampler(32, mpp=mpp).plan(slide) for mpp in (0.5, 1.0)]
+        assert digest(both) == digest(pd.concat(alone, ignore_index=True))
+        assert both.groupby("mpp").footprint.first().to_dict() == {0.5: 32.0, 1.0: 64.0}
+        rows = both.sample(20, random_state=0)
+        found = read_planned(slide, rows)
+        for patch, row in zip(found, rows.itertuples(), strict=True):
+            expected = slide.read_patch((row.x, row.y), 32, mpp=row.mpp)
+            np.testing.assert_array_equal(patch, expected)
+
+
+def test_rows_of_two_sizes_are_not_read_as_one(folder):
+    with open_slide(folder / "a.png") as slide:
+        rows = pd.concat([PatchSampler(32).plan(slide), PatchSampler(64).plan(slide)])
+        with pytest.raises(TableError, match="must be of one size"):
+            read_planned(slide, rows)
+        with pytest.raises(TableError, match="no rows"):
+            read_planned(slide, rows.iloc[:0])
+
+
+def test_jitter_moves_each_place_by_the_seed_and_stays_within_the_bounds(folder):
+    with open_slide(folder / "a.png") as slide:
+        still = PatchSampler(64, min_tissue=0).plan(slide)
+        moved = PatchSampler(64, min_tissue=0, jitter=10).plan(slide)
+        again = PatchSampler(64, min_tissue=0, jitter=10).plan(slide)
+        other = PatchSampler(64, min_tissue=0, jitter=10, seed=1).plan(slide)
+    away = (moved[["x", "y"]] - still[["x", "y"]]).abs().to_numpy()
+    assert digest(moved) == digest(again) != digest(other)
+    assert away.max() <= 10 and away.mean() > 3
+    assert moved.x.min() >= 0 and moved.x.max() + 64 <= 640
+    assert moved.y.min() >= 0 and moved.y.max() + 64 <= 448
+
+
+def test_a_slide_with_little_tumour_is_planned_again_at_a_smaller_patch(folder, caplog):
+    sampler = PatchSampler(64, smaller=32, enough=40)
+    with open_slide(folder / "a.png") as slide, caplog.at_level(logging.INFO):
+        mask = read_mask(folder / "a_mask.png", slide)
+        plan = sampler.plan(slide, mask=mask)
+        assert set(plan["size"]) == {32}
+        assert set(plan.footprint) == {32.0}
+        assert digest(plan) == digest(PatchSampler(32).plan(slide, mask=mask))
+        assert set(PatchSampler(64, smaller=32, enough=5).plan(slide, mask=mask)["size"]) == {64}
+        assert set(sampler.plan(slide)["size"]) == {64}  # without a mask nothing is known
+    assert "planned again at 32" in caplog.text
+
+
+def test_a_slide_without_any_tumour_is_not_planned_again(folder):
+    cv2.imwrite(str(folder / "none.png"), np.zeros((224, 320), np.uint8))
+    with open_slide(folder / "a.png") as slide:
+        plan = PatchSampler(64, smaller=32).plan(slide, mask=read_mask(folder / "none.png", slide))
+    assert set(plan["size"]) == {64}
+
+
+def test_blurred_patches_are_left_out_where_focus_is_asked(tmp_path):
+    random = np.random.default_rng(0)
+    pixels = np.full((256, 512, 3), 243, np.uint8)
+    cells = np.kron(random.integers(-90, 40, (16, 48)), np.ones((8, 8), int))[..., None]
+    pixels[64:192, 64:448] = np.array(PINK) + cells
+    pixels[:, 256:] = cv2.GaussianBlur(pixels, (0, 0), 3)[:, 256:]
+    with open_slide(pixels, mpp=2.0) as slide:
+        every, sharp = (PatchSampler(64, min_focus=least).plan(slide) for least in (0, BLURRED))
+    assert every.x.max() == 384
+    assert sharp.x.tolist() == every[every.x < 256].x.tolist()
+
+
+def test_planning_resumes_by_slide(folder, cases, tmp_path, monkeypatch):
+    parts, sampler = tmp_path / "parts", PatchSampler(64)
+    opened: list[str] = []
+    original = sampler_module.open_slide
+
+    def counted(path, **how):
+        opened.append(path.name)
+        if path.name == "a.png" and len(opened) == 2:
+            raise KeyboardInterrupt
+        return original(path, **how)
+
+    monkeypatch.setattr(sampler_module, "open_slide", counted)
+    with pytest.raises(KeyboardInterrupt):
+        sampler.plan_cases(cases, folder, folder=parts)
+    plan = sampler.plan_cases(cases, folder, folder=parts)
+    assert opened == ["b.png", "a.png", "a.png", "bare.png"]
+    assert digest(sampler.plan_cases(cases, folder, folder=parts)) == digest(plan)
+    assert digest(sampler.plan_cases(cases, folder)) == digest(plan)
+    assert len(opened) == 4 + 3
+    cv2.imwrite(str(folder / "a_mask.png"), 255 - tumour())  # another mask: its slide alone
+    sampler.plan_cases(cases, folder, folder=parts)
+    assert opened[7:] == ["a.png"]
+    PatchSampler(32).plan_cases(cases, folder, folder=parts)
+    assert len(opened) == 8 + 3
+
+
+def test_a_damaged_part_is_made_again(folder, cases, tmp_path):
+    parts = tmp_path / "parts"
+    plan = PatchSampler(64).plan_cases(cases, folder, folder=parts)
+    for part in parts.glob("*.parquet"):
+        part.write_bytes(part.read_bytes()[:200])
+    assert digest(PatchSampler(64).plan_cases(cases, folder, folder=parts)) == digest(plan)
+
+
+def test_workers_do_not_change_the_plan(folder, cases):
+    one, two = (PatchSampler(64).plan_cases(cases, folder, workers=n) for n in (1, 2))
+    assert digest(one) == digest(two)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"patch_size": 0}, "patch_size must be a whole number of at least 1"),
+        ({"jitter": -1}, "jitter must be a whole number of at least 0. Received: jitter=-1"),
+        ({"level": -1}, "level must be a whole number of at least 0"),
+        ({"mpp": 0}, "mpp must be above 0"),
+        ({"mpp": ()}, "mpp must be above 0"),
+        ({"mpp": (1.0, 1.0)}, "mpp must be above 0"),
+        ({"max_normal": 0.5}, "max_normal must be in"),
+        ({"partial": "keep"}, "partial"),
+        ({"smaller": 64}, "smaller must be below patch_size"),
+        ({"min_focus": -1}, "min_focus must be 0 or more"),
+    ],
+)
+def test_every_setting_says_what_it_takes(setting, line):
+    with pytest.raises(SettingsError, match=line.replace("(", r"\(")):
+        PatchSampler(**{"patch_size": 64, **setting})

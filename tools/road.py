@@ -15,7 +15,6 @@ from kit import figures, overview
 from kit.challenges import open_run
 from kit.images import write_image
 from kit.report import png
-from kit.sampler import PatchSampler
 from kit.slides import open_slide
 
 HEIGHT = 300
@@ -26,10 +25,8 @@ def picture(data: str | None = None, out: str | None = None) -> np.ndarray:
     run = open_run("synthetic_slides", data=data, out=out)
     metrics, cases, plan = run.metrics(), run.cases(), run.patches()
     case = cases[cases.label == run.dataset.positive].iloc[0]
-    sampler = PatchSampler(run.settings.patch_size, mpp=run.settings.mpp, level=run.settings.level)
     with open_slide(run.root / case.path) as slide:
-        width, _ = sampler.footprint(slide)
-        drawn = [figures.patches_on_thumbnail(slide, plan[plan.case_id == case.case_id], width)]
+        drawn = [figures.patches_on_thumbnail(slide, plan[plan.case_id == case.case_id])]
         drawn += [
             figures.fold_balance(run.folds()),
             figures.forest(overview.figure_table(metrics)),

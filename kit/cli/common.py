@@ -1,0 +1,59 @@
+"""What the commands share: the app, options, exit codes, and how things are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="kit", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    help="From raw medical images to a submission that the platform accepts.\n\n"
+    "Exit codes: 0 complete, 1 finished with named failures or a failed check, 2 bad input, "
+    "130 interrupted.",
+)  # fmt: skip
+data_app = typer.Typer(
+    no_args_is_help=True, help="List, verify or draw the data sets of data_manifest.yaml."
+)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder that the manifest's relative roots start from.", metavar="DIR"),
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes; by default what cores and accelerators allow.", min=1)
+]
+
+
+def say(line: str) -> None:
+    """Print a line on standard error."""
+    typer.echo(line, err=True)
+
+
+def show_table(rows: pd.DataFrame) -> None:
+    """Print a table; an undefined cell is empty."""
+    whole = rows.select_dtypes("Int64")  # their missing cells know no `na_rep`
+    rows = rows.assign(**{str(name): whole[name].astype(object).fillna("") for name in whole})
+    typer.echo(rows.to_string(index=False, na_rep=""))
+
+
+def number(value: float | None) -> str:
+    """Return a figure with four decimals."""
+    return "undef." if value is None else f"{value:7.4f}"
+
+
+def bounds(metric: Mapping[str, Any]) -> str:
+    """Return an interval in words, or nothing where it is undefined."""
+    if metric["low"] is None or metric["high"] is None:
+        return ""
+    return f"{metric['low']:.4f} to {metric['high']:.4f}"

@@ -1,0 +1,101 @@
+"""`kit doctor` and `kit data list|verify|make`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from kit.cli.common import FAILED, OK, Data, Json, Workers, app, data_app, show_table
+from kit.errors import KitError
+
+
+@app.command()
+def doctor(data: Data = None, as_json: Json = False) -> int:
+    """Say what is installed, which accelerator there is, what is missing, and the remedy."""
+    from dataclasses import asdict
+
+    from kit.doctor import examine
+
+    findings = examine(data)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            typer.echo(f"{finding.level:7} {finding.name}: {finding.message}{remedy}")
+    return FAILED if any(finding.level == "error" for finding in findings) else OK
+
+
+@data_app.command("list")
+def data_list(data: Data = None, as_json: Json = False) -> int:
+    """Print every data set: here or missing, cases, classes, groups."""
+    from kit.inventory import overview
+    from kit.manifest import load_manifest
+
+    table = overview(load_manifest(), data)
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+        return OK
+    if table.here.any():
+        show_table(table[table.here].drop(columns=["here", "where"]))
+    for row in table[~table.here].itertuples():
+        typer.echo(f"not here: {row.name} ({row.kind}). {row.where}")
+    return OK
+
+
+@data_app.command("verify")
+def data_verify(
+    names: Annotated[list[str], typer.Argument(help="Data sets of the manifest.")],
+    data: Data = None,
+    as_json: Json = False,
+    workers: Workers = None,
+) -> int:
+    """Check files, sha256, readability and label counts; exit code 1 where something is wrong."""
+    import pandas as pd
+
+    from kit import jobs
+    from kit.inventory import verify
+    from kit.manifest import load_manifest
+
+    manifest = load_manifest()
+    parts = [
+        verify(manifest.dataset(name), data, workers or jobs.cores()).assign(dataset=name)
+        for name in names
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    wrong = table[table.status != "good"]
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+        return FAILED if len(wrong) else OK
+    for name, checks in table.groupby("dataset", sort=False):
+        good = int((checks.status == "good").sum())
+        typer.echo(f"{name}: {good} of {len(checks)} checks good")
+    if len(wrong):
+        show_table(wrong[["dataset", "what", "name", "status", "note"]])
+    return FAILED if len(wrong) else OK
+
+
+@data_app.command("make")
+def data_make(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Drawn data sets; all of them by default.")
+    ] = None,
+    data: Data = None,
+    seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
+    scale: Annotated[float, typer.Option(help="Share of the cases.", min=0.05)] = 1.0,
+) -> int:
+    """Draw the embedded data sets, so that everything runs with no download."""
+    from kit import synthetic
+    from kit.manifest import home, load_manifest
+
+    manifest = load_manifest()
+    for name in names or synthetic.NAMES:
+        entry = manifest.dataset(name)
+        if not entry.synthetic:
+            raise KitError("cannot be drawn", expected=f"one of {', '.join(synthetic.NAMES)}",
+                           received=name, remedy=f"get it from {entry.source}")  # fmt: skip
+        base = home(manifest.path) / "data" if data is None else data
+        typer.echo(str(synthetic.make(name, base / entry.roots["local"], seed=seed, scale=scale)))
+    return OK

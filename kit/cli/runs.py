@@ -1,0 +1,143 @@
+"""`kit run`, `kit predict` and `kit runs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kit.cli.common import FAILED, OK, Data, Json, Workers, app, bounds, number, say, show_table
+from kit.errors import KitError
+
+
+@app.command()
+def run(
+    challenge: Annotated[str, typer.Argument(help="A challenge, or a data set of the manifest.")],
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run [submissions/CHALLENGE/FINGERPRINT].", metavar="DIR"),
+    ] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Small settings; drawn data where there are none.")
+    ] = False,
+    as_json: Json = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="Train these folds alone, such as 0,1.", metavar="LIST")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Networks of each fold (as --set seeds=N).", min=1)
+    ] = None,
+    fold_table: Annotated[
+        Path | None, typer.Option(help="Folds to use: a table of case_id and fold.", metavar="T")
+    ] = None,
+    workers: Workers = None,
+) -> int:
+    """Run every stage of a challenge, from cases to a validated submission; resumes.
+
+    The same command again does only what is missing. Settings: `kit run CHALLENGE --set '?'`
+    lists them.
+    """
+    from kit.challenges import open_run
+    from kit.settings import parse
+
+    if settings == ["?"]:
+        _list_settings()
+        return OK
+    chosen = parse(settings or [])
+    if seeds is not None:
+        chosen["seeds"] = seeds
+    opened = open_run(
+        challenge, data=data, out=out, smoke=smoke, settings=chosen, folds=_fold_numbers(folds),
+        fold_table=fold_table, workers=workers,
+    )  # fmt: skip
+    if opened.synthetic:
+        say("SYNTHETIC: drawn data; the figures say nothing about patients.")
+    found = opened.complete()
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _show(found, opened.dataset.positive)
+    return FAILED if found["failures"] else OK
+
+
+def _fold_numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise KitError(
+            "--folds takes fold numbers", expected="such as 0,1", received=repr(text)
+        ) from error
+
+
+def _list_settings() -> None:
+    from kit.models import REGISTRY
+    from kit.settings import Settings, choices
+
+    for name, field in Settings.model_fields.items():
+        named = list(REGISTRY) if name == "model" else choices(name)
+        among = f" ({', '.join(named)})" if named else ""
+        typer.echo(f"{name:18} {field.default!s:12} {field.description}{among}")
+
+
+def _show(found: Mapping[str, Any], positive: str | None) -> None:
+    """Print the figures, the threshold and the places."""
+    typer.echo(f"{'metric':12} {'value':>7}   95 % interval")
+    for name, metric in found.items():
+        if isinstance(metric, Mapping) and set(metric) == {"value", "low", "high"}:
+            typer.echo(f"{name:12} {number(metric['value'])}   {bounds(metric)}")
+    said = f"{found['n']} cases in {found['n_groups']} groups"
+    if found["threshold"] is not None:
+        said += f"; {positive} from {found['threshold']:.4f} on"
+    typer.echo(f"{said}. Decided by {found['decided_by']}.")
+    for name, reason in found.get("reasons", {}).items():
+        typer.echo(f"{name}: {reason}")
+    for line in found["warnings"]:
+        typer.echo(f"warning: {line}")
+    for line in found["failures"]:
+        typer.echo(f"left out: {line}")
+    typer.echo(f"submission {found['submission']}")
+    typer.echo(f"report     {Path(found['out']) / 'report.html'}")
+
+
+@app.command()
+def predict(
+    finished: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    data: Annotated[Path, typer.Option(help="Folder of later data, same layout.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Submission to write.", metavar="FILE")],
+    workers: Workers = None,
+) -> int:
+    """Apply a finished run (networks, ensemble, frozen threshold) to data that came later."""
+    from kit import finished as runs
+    from kit import jobs
+
+    table = runs.predict(finished, data, out, workers=workers or jobs.default_workers(1))
+    typer.echo(f"{len(table)} cases predicted: {out}")
+    return OK
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("submissions"),
+    as_json: Json = False,
+) -> int:
+    """List a folder's runs side by side: settings that differ, figures, leaderboard score."""
+    from kit import finished
+
+    table = finished.side_by_side(folder)
+    if as_json:
+        typer.echo(json.dumps({"runs": json.loads(table.to_json(orient="records"))}))
+        return OK
+    for name in ("mean_of_six", "auc"):
+        table[name] = [f"{number(found['value'])}  {bounds(found)}" for found in table[name]]
+    show_table(table)
+    return OK
