@@ -100,7 +100,12 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
             unopened = list(lost.reason)
         items = kinds.items(cases, plan, run.settings)
         pixels, failures = store.build(
-            place, items, kinds.reader(run.dataset, root, run.settings), "later", workers=workers
+            place,
+            items,
+            kinds.reader(run.dataset, root, run.settings),
+            "later",
+            workers=workers,
+            quality=run.settings.jpeg_quality,
         )
         if [*unopened, *failures]:
             raise ImageError(

@@ -20,6 +20,12 @@ from kit.store import Reader
 
 PLANNED = ("slides", "dicom")
 """Kinds whose cases give many images each."""
+READS = ("image_size", "mixed_sizes", "patch_size", "mpp", "level")
+PLANS = (
+    "patch_size", "mpp", "level", "stride", "min_tissue", "min_tumour", "max_normal", "partial",
+    "min_focus", "smaller",
+)  # fmt: skip
+"""Settings that decide the pixels that are kept, and those that decide a plan."""
 ITEM = ["case_id", "path", "label", "group", "split", "key"]
 
 
@@ -61,8 +67,10 @@ def _planned(
         ]  # fmt: skip
         return jobs.run(work, title="planning dicom", workers=workers)
     sampler = PatchSampler(
-        patch_size=settings.patch_size, mpp=settings.mpp, level=settings.level,
+        settings.patch_size, mpp=settings.mpp, level=settings.level, stride=settings.stride,
         min_tissue=settings.min_tissue, min_tumour=settings.min_tumour,
+        max_normal=settings.max_normal, partial=settings.partial, min_focus=settings.min_focus,
+        smaller=settings.smaller,
     )  # fmt: skip
     order = sorted(dataset.classes, key=lambda name: name == dataset.positive)
     return sampler.outcomes(

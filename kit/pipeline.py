@@ -31,6 +31,7 @@ from kit.files import (
 from kit.folds import assign_folds, check_no_leak, subset, with_folds
 from kit.manifest import Dataset
 from kit.models import check_model
+from kit.overlaps import check_no_overlap
 from kit.scoring import Scored
 from kit.settings import Settings, defaults, describe, difference, settings_key
 from kit.stages import Stages
@@ -40,8 +41,7 @@ from kit.submission import Format
 log = logging.getLogger(__name__)
 
 UNREADABLE = 0.05
-READS = ("image_size", "mixed_sizes", "patch_size", "mpp", "level")
-PLANS = ("patch_size", "mpp", "level", "min_tissue", "min_tumour")
+CONTENT = ("case_id", "key", "slide", "x", "y", "footprint")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Run:
                 workers=self.workers,
             )  # fmt: skip
 
-        inputs = [digest(cases), self._mask_keys(cases), settings_key(self.settings, *PLANS)]
+        inputs = [digest(cases), self._mask_keys(cases), settings_key(self.settings, *kinds.PLANS)]
         unopened = self.stages.table("unopened", inputs, lambda: plan()[1])
         return self.stages.table("patches", inputs, lambda: plan()[0]), unopened
 
@@ -208,7 +208,8 @@ class Run:
         items = kinds.items(cases, self.patches(), self.settings)
         found, unread = store.build(
             self.out / "pixels", items, kinds.reader(self.dataset, self.root, self.settings),
-            settings_key(self.settings, *READS), workers=self.workers,
+            settings_key(self.settings, *kinds.READS), workers=self.workers,
+            quality=self.settings.jpeg_quality,
         )  # fmt: skip
         failures = [*unopened.reason, *unread]
         gone = set(items.case_id) - set(found.items.case_id) | set(unopened.case_id)
@@ -250,7 +251,9 @@ class Run:
             fold = assign_folds(base, n_splits, label="label", group="group", seed=seed)
             return base.assign(fold=fold.to_numpy())
 
-        return check_no_leak(self.stages.table("folds", inputs, make))
+        folds = check_no_leak(self.stages.table("folds", inputs, make))
+        check_no_overlap(cases[[name for name in CONTENT if name in cases]], folds)
+        return folds
 
     def _given_folds(self) -> pd.DataFrame:
         table = read_table(Path(str(self.fold_table)))

@@ -153,8 +153,9 @@ def _blurred(slide: Slide, plan: pd.DataFrame) -> float | None:
 
 
 def keep(
-    plan: pd.DataFrame, paths: Sequence[Path], folder: Path, slide_mpp: float | None, workers: int
-) -> list[str]:
+    plan: pd.DataFrame, paths: Sequence[Path], folder: Path, slide_mpp: float | None, workers: int,
+    *, jpeg_quality: int | None = None,
+) -> list[str]:  # fmt: skip
     """Keep the planned patches' pixels as a `kit.store.Store`; return what could not be read.
 
     Args:
@@ -163,12 +164,13 @@ def keep(
         folder: Where the store stands; what stands there already is not read again.
         slide_mpp: As for `survey`.
         workers: Processes.
+        jpeg_quality: Keep JPEGs of this quality; None is lossless.
     """
     place = {path.stem: path for path in paths}
     stamps = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in place.items()}
     items = plan.assign(path=plan.case_id.map({name: str(path) for name, path in place.items()}))
     return store.build(folder, items, partial(_read, slide_mpp), [slide_mpp, stamps],
-                       workers=workers)[1]  # fmt: skip
+                       workers=workers, quality=jpeg_quality)[1]  # fmt: skip
 
 
 def _read(slide_mpp: float | None, rows: pd.DataFrame) -> np.ndarray:

@@ -32,8 +32,22 @@ class Settings(BaseModel):
     )
     mpp: float | None = Field(None, gt=0, description="µm per pixel of a patch; None: use level")
     level: int = Field(0, ge=0, description="slide level of a patch where mpp is None")
+    stride: int | None = Field(None, ge=1, description="step of the grid; None: patch_size")
     min_tissue: float = Field(0.5, ge=0, le=1, description="least tissue fraction of a patch")
     min_tumour: float = Field(0.5, ge=0, le=1, description="tumour fraction that labels a patch")
+    max_normal: float = Field(0.0, ge=0, lt=1, description="tumour fraction that normal may have")
+    partial: Literal["unsure", "drop"] = Field(
+        "unsure", description="patches between the two: kept unlabelled, or dropped (HeLP)"
+    )
+    min_focus: float = Field(
+        0.0, ge=0, description="least sharpness; 0: not looked at; .32: blurred"
+    )
+    smaller: int | None = Field(
+        None, ge=8, description="patch size of slides with fewer than 100 tumour patches"
+    )
+    jpeg_quality: int | None = Field(
+        None, ge=1, le=100, description="pixels are kept as JPEG of this quality; None: lossless"
+    )
     patches_per_slide: int = Field(128, ge=1, description="most patches of a slide to learn from")
     predict_per_slide: int = Field(400, ge=1, description="most patches of a slide to predict")
     aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")

@@ -14,6 +14,7 @@ import pytest
 
 from kit.cli import main
 from kit.files import read_json, read_table
+from kit.store import Store
 
 
 @dataclass
@@ -311,6 +312,29 @@ def test_a_fold_table_is_used_and_a_leak_in_it_is_refused(
                "--fold-table", "leak.csv")  # fmt: skip
     assert done.code == 2
     assert folds.group[0] in done.err
+
+
+def test_an_image_that_stands_in_two_folds_under_two_names_stops_the_run(
+    finished: Path, tmp_path: Path, kit: Kit
+) -> None:
+    root = project.make(tmp_path)
+    folds = read_table(finished / "out" / "folds.parquet").set_index("case_id").fold
+    first = next(name for name in folds.index if folds[name] == 0)
+    other = next(name for name in folds.index if folds[name] == 1)
+    shutil.copyfile(root / f"{first}.png", root / f"{other}.png")
+    folds.reset_index().to_csv(tmp_path / "mine.csv", index=False)
+    done = kit(tmp_path, *RUN, *project.quick(), "--fold-table", "mine.csv")
+    assert done.code == 2
+    assert "images with the same content stand in different folds" in done.err
+    assert first in done.err and other in done.err
+
+
+def test_pixels_may_be_kept_as_jpeg(tmp_path: Path, kit: Kit) -> None:
+    project.make(tmp_path)
+    assert kit(tmp_path, *RUN, *project.quick(jpeg_quality=90)).code == 0
+    kept = Store(tmp_path / "out" / "pixels")
+    assert kept.pixels.encoding == "jpeg q90"
+    assert len(kept.pixels) == 36
 
 
 def test_without_test_rows_the_submission_holds_the_out_of_fold_predictions(

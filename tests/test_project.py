@@ -179,3 +179,13 @@ def test_run_folders_are_ignored_and_the_ledger_is_not() -> None:
 @pytest.mark.parametrize("challenge", ["help2019", "khd2020", "khd2019", "rsna2021"])
 def test_every_challenge_has_its_folder(challenge: str) -> None:
     assert (ROOT / "submissions" / challenge / "README.md").is_file()
+
+
+def test_the_speed_tables_of_the_readme_are_those_of_the_results() -> None:
+    code = "import table, sys; sys.stdout.reconfigure(encoding='utf-8', newline='')"
+    code += "; print(table.updated(table.README.read_text('utf-8')), end='')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=ROOT / "benchmarks", capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout == (ROOT / "README.md").read_text("utf-8"), "run benchmarks/table.py"

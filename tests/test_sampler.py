@@ -466,3 +466,30 @@ def test_workers_do_not_change_the_plan(folder, cases):
 def test_every_setting_says_what_it_takes(setting, line):
     with pytest.raises(SettingsError, match=line.replace("(", r"\(")):
         PatchSampler(**{"patch_size": 64, **setting})
+
+
+def test_every_setting_of_a_plan_reaches_the_sampler(folder, cases, monkeypatch):
+    from kit import kinds
+    from kit.settings import Settings
+
+    given = {
+        "patch_size": 96, "mpp": 1.5, "level": 1, "stride": 48, "min_tissue": 0.25,
+        "min_tumour": 0.75, "max_normal": 0.125, "partial": "drop", "min_focus": 0.5, "smaller": 64,
+    }  # fmt: skip
+    assert set(given) == set(kinds.PLANS)
+    seen = []
+    monkeypatch.setattr(
+        PatchSampler, "outcomes", lambda self, *_, **__: seen.append(self) or [_Outcome()]
+    )
+    dataset = _Dataset()
+    kinds.patches(cases, dataset, folder, Settings(**given), folder=folder / "plans")
+    assert {name: getattr(seen[0], name) for name in given} == given
+
+
+class _Outcome:
+    error, value, name = None, pd.DataFrame({"case_id": []}), "s"
+
+
+class _Dataset:
+    kind, classes, positive = "slides", ["normal", "tumour"], "tumour"
+    mask_values, mpp = None, None

@@ -346,7 +346,6 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_build_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, workers: int) -> None:
     folder, log = tmp_path / "s", tmp_path / "log"

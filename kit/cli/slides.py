@@ -45,6 +45,9 @@ def patches(
     store: Annotated[
         Path | None, typer.Option(help="Folder to keep the patches' pixels in.", metavar="DIR")
     ] = None,
+    jpeg_quality: Annotated[
+        int | None, typer.Option(help="Keep JPEGs of this quality in the store [lossless].")
+    ] = None,
     as_json: Json = False,
     workers: Workers = None,
 ) -> int:  # fmt: skip
@@ -59,6 +62,8 @@ def patches(
 
     if mask is not None and annotations is not None:
         raise KitError("--mask and --annotations exclude each other")
+    if jpeg_quality is not None and store is None:
+        raise KitError("--jpeg-quality says how a store is kept", remedy="give --store DIR")
     if mpp is not None and level is not None:
         raise KitError("--mpp and --level exclude each other", received=f"{mpp} and {level}")
     sampler = PatchSampler(patch_size, mpp=mpp, level=level or 0, stride=stride,
@@ -73,7 +78,9 @@ def patches(
     write_table(plan, out)
     write_text(out.with_suffix(".slides.csv"), found.to_csv(index=False))
     if store is not None:
-        failed += quality.keep(plan, paths, store, slide_mpp, workers or jobs.cores())
+        failed += quality.keep(
+            plan, paths, store, slide_mpp, workers or jobs.cores(), jpeg_quality=jpeg_quality
+        )
     if as_json:
         rows = json.loads(found.to_json(orient="records"))
         kept: dict[str, Any] = {"store": str(store)} if store else {}
