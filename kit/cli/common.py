@@ -20,9 +20,7 @@ app = typer.Typer(
     "Exit codes: 0 complete, 1 finished with named failures or a failed check, 2 bad input, "
     "130 interrupted.",
 )  # fmt: skip
-data_app = typer.Typer(
-    no_args_is_help=True, help="List, verify or draw the data sets of data_manifest.yaml."
-)
+data_app = typer.Typer(no_args_is_help=True, help="List, verify or draw the manifest's data sets.")
 app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -13,7 +13,10 @@ from kit.errors import KitError
 
 @app.command()
 def doctor(data: Data = None, as_json: Json = False) -> int:
-    """Say what is installed, which accelerator there is, what is missing, and the remedy."""
+    """Say what is installed and what is missing.
+
+    Which accelerator there is, and the remedy for each thing that is missing.
+    """
     from dataclasses import asdict
 
     from kit.doctor import examine

@@ -40,7 +40,7 @@ def run(
     ] = None,
     workers: Workers = None,
 ) -> int:
-    """Run every stage of a challenge, from cases to a validated submission; resumes.
+    """Run every stage of a challenge to a checked submission.
 
     The same command again does only what is missing. Settings: `kit run CHALLENGE --set '?'`
     lists them.
@@ -116,7 +116,10 @@ def predict(
     out: Annotated[Path, typer.Option(help="Submission to write.", metavar="FILE")],
     workers: Workers = None,
 ) -> int:
-    """Apply a finished run (networks, ensemble, frozen threshold) to data that came later."""
+    """Apply a finished run to data that came later.
+
+    Its networks, ensemble and frozen threshold are used as they are.
+    """
     from kit import finished as runs
     from kit import jobs
 
@@ -130,7 +133,10 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("submissions"),
     as_json: Json = False,
 ) -> int:
-    """List a folder's runs side by side: settings that differ, figures, leaderboard score."""
+    """List a folder's runs side by side.
+
+    Settings that differ, figures with intervals, leaderboard score.
+    """
     from kit import finished
 
     table = finished.side_by_side(folder)

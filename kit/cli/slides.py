@@ -51,7 +51,7 @@ def patches(
     as_json: Json = False,
     workers: Workers = None,
 ) -> int:  # fmt: skip
-    """Plan the patches of slides; print what stands on each slide, and write both as tables.
+    """Say what stands on slides and plan their patches.
 
     P.parquet holds a row for each patch (level-0 pixels), P.slides.csv a row for each slide. A
     slide that fails among others is named, and the exit code is 1.
