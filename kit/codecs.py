@@ -22,7 +22,8 @@ WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 # Adobe's marker, the one way to tell a decoder what the three channels are: 0 RGB, 1 YCbCr.
 ADOBE = {code: b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + code for code in (b"\0", b"\1")}
-NOT_BY_OPENSLIDE = (34712, 50001)  # standard JPEG 2000, WebP: it knows the vendor, not the code
+# Standard JPEG 2000, zstd, WebP: OpenSlide, or some builds of it, knows the vendor, not the code.
+NOT_BY_OPENSLIDE = (34712, 50000, 50001)
 ZEROS = bytes(64)  # more than the empty packets of a blank tile, which are one zero byte each
 
 Decode = Callable[[bytes, int, "np.ndarray | None"], np.ndarray]

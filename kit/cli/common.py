@@ -40,8 +40,9 @@ def say(line: str) -> None:
 
 def show_table(rows: pd.DataFrame) -> None:
     """Print a table; an undefined cell is empty."""
-    whole = rows.select_dtypes("Int64")  # their missing cells know no `na_rep`
-    rows = rows.assign(**{str(name): whole[name].astype(object).fillna("") for name in whole})
+    for name in rows.select_dtypes("Int64"):  # their missing cells know no `na_rep`
+        text = rows[name].astype(object)
+        rows = rows.assign(**{str(name): text.where(text.notna(), "")})
     typer.echo(rows.to_string(index=False, na_rep=""))
 
 
