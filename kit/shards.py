@@ -2,8 +2,9 @@
 
 Layout: the images' bytes one after another, a note (JSON: what the caller says, shape, encoding
 and where each image ends), the note's length (4 bytes, little endian), the sha256 of all before.
-Reading is `seek` and `read` on a handle that is closed again: beside kept memory maps it is as
-fast (`benchmarks/patch_store.py`), and there is nothing that a fork, a thread or 800 files spoil.
+Reading is `seek` and `read` on a handle that is closed again. A kept memory map is faster while the
+file is in memory (`benchmarks/patch_store.py`), but holds a handle for each of 800 shards, and a
+shard cut under it kills the process, where a read is an error; training waits for neither.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -128,7 +130,7 @@ def read_into(
     """
     fill = _raw if raw else _jpeg
     try:
-        with path.open("rb") as stream:
+        with path.open("rb", buffering=0) as stream:
             for (start, size), image in zip(spans, images, strict=True):
                 stream.seek(start)
                 fill(stream, size, image)
@@ -138,13 +140,13 @@ def read_into(
         ) from error
 
 
-def _raw(stream: BinaryIO, size: int, image: np.ndarray) -> None:
-    got = stream.readinto(image.data)  # type: ignore[attr-defined]
+def _raw(stream: FileIO, size: int, image: np.ndarray) -> None:
+    got = stream.readinto(image.data)
     if got != size:
         raise ValueError(f"the file ends after {got} of {size} bytes")
 
 
-def _jpeg(stream: BinaryIO, size: int, image: np.ndarray) -> None:
+def _jpeg(stream: FileIO, size: int, image: np.ndarray) -> None:
     import simplejpeg
 
     colour, _ = COLOURS[image.shape[-1]]
