@@ -184,7 +184,7 @@ def open_with_openslide(path: Path) -> Any:
     except openslide.OpenSlideUnsupportedFormatError as error:
         raise SlideError(
             "not a slide that OpenSlide reads", received="an unknown format", path=path,
-            remedy="a .mrxs needs its folder beside it",
+            remedy="a .mrxs needs its folder beside it" if path.suffix == ".mrxs" else None,
         ) from error  # fmt: skip
     except openslide.OpenSlideError as error:
         raise SlideError("the slide cannot be opened", received=str(error), path=path) from error
@@ -243,7 +243,7 @@ def _parsed(path: Path) -> Any:
         raise SlideError("the TIFF cannot be read", received=str(error), path=path) from error
     if not len(tiff.pages):
         tiff.close()
-        raise SlideError("the TIFF holds no image", path=path)
+        raise SlideError("the TIFF holds no image", path=path, remedy="get the whole file again")
     return tiff
 
 
