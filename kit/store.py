@@ -207,7 +207,7 @@ def _make_room(folder: Path, names: Sequence[str], wanted: str) -> None:
         if table_key(table) not in (None, wanted):  # a second writer may just have finished
             table.unlink(missing_ok=True)
     remove_leftovers(folder / "shards")
-    for path in (folder / "shards").glob("*.shard"):
+    for path in (folder / "shards").glob("[0-9a-f]*.shard"):  # and no writer's temporary file
         if path.name not in names:
             path.unlink(missing_ok=True)
 

@@ -70,6 +70,11 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted((folder / "shards").iterdir()) if (folder / "shards").is_dir() else []
 
 
+def whole_shards(folder: Path) -> set[str]:
+    """Names of the shards that are written to their end; a temporary file keeps the suffix."""
+    return {path.name for path in shard_files(folder) if not path.name.startswith(".part-")}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
@@ -349,12 +354,12 @@ def test_a_build_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, worker
     folder, log = tmp_path / "s", tmp_path / "log"
     running = start(str(folder), str(log), workers, 0.3)
     end = time.monotonic() + 60
-    while len([p for p in shard_files(folder) if p.suffix == ".shard"]) < 4:
+    while len(whole_shards(folder)) < 4:
         assert time.monotonic() < end and running.poll() is None
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
-    done = {path.name for path in shard_files(folder) if not path.name.startswith(".part-")}
+    done = whole_shards(folder)
     assert 4 <= len(done) < 10
     assert not (folder / "pixels.parquet").exists()
     for path in folder.rglob(".part-*"):
@@ -379,6 +384,17 @@ def test_two_builds_at_once_in_two_processes_do_not_spoil_each_other(tmp_path: P
     store.Store(folder).verify()
 
 
+def test_a_build_that_starts_leaves_the_file_that_another_is_writing(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    young, old = (tmp_path / "shards" / f".part-{name}.shard" for name in ("young", "old"))
+    for path in (young, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    store.build(tmp_path, items(), read, "k")
+    assert young.exists(), "its writer may still be at work"
+    assert not old.exists(), "its writer was killed"
+
+
 def test_two_writers_of_one_shard_leave_it_whole(tmp_path: Path) -> None:
     images, path = noise(items(200)), tmp_path / "a.shard"
     with ThreadPoolExecutor(4) as threads:
@@ -394,11 +410,11 @@ def test_two_writers_of_one_shard_leave_it_whole(tmp_path: Path) -> None:
 def test_a_worker_that_dies_leaves_the_shards_of_the_others(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="worker process died"):
         store.build(tmp_path / "s", items(12), partial(die, at="c10"), "k", workers=2)
-    stands = [path.name for path in shard_files(tmp_path / "s") if path.suffix == ".shard"]
+    stands = whole_shards(tmp_path / "s")
     log = tmp_path / "log"
     kept, _ = store.build(tmp_path / "s", items(12), partial(read, log=log), "k")
     read_again = len(log.read_text().splitlines())
-    assert read_again == 6 - len([name for name in stands if not name.startswith(".part-")])
+    assert read_again == 6 - len(stands)
     assert (kept.pixels[:][:, 0, 0, 0] == kept.items.value).all()
 
 

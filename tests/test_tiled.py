@@ -146,6 +146,24 @@ def test_ycbcr_of_aperio_is_bt_601_of_full_range():
     assert np.abs(codecs.ycbcr_to_rgb(pixels).astype(int) - peer).max() <= 1
 
 
+def test_aperios_ycbcr_is_what_openslide_reads(tmp_path):
+    import imagecodecs
+
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    tile = imagecodecs.jpeg2k_encode(pixels, reversible=True, mct=False, codecformat="J2K")
+    path = tmp_path / "a.svs"
+    tifffile.imwrite(
+        path, iter([tile]), shape=pixels.shape, dtype=np.uint8, tile=(256, 256), metadata=None,
+        compression=33003, photometric="rgb", description="Aperio Image Library v10\r\n256x256",
+    )  # fmt: skip
+    peer = openslide.OpenSlide(path)
+    expected = np.asarray(peer.read_region((0, 0), 0, (256, 256)).convert("RGB"))
+    peer.close()
+    with open_slide(path) as slide:
+        assert slide.reader == "tiles"
+        np.testing.assert_array_equal(slide.read_patch((0, 0), 256), expected)
+
+
 def test_rgba_and_channels_apart_are_read_whole(tmp_path, caplog):
     pixels = np.dstack([picture(), np.full((300, 500), 255, np.uint8)])
     pixels[:50, :, 3] = 0
