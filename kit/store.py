@@ -1,6 +1,6 @@
 """Pixels kept for training: shards of equal images on disk, a table that says whose they are.
 
-Shards of rows, raw or JPEG. Parquet of the same JPEGs reads row groups for rows (1.5 to 1.9 times
+Shards of rows, raw or JPEG. Parquet of the same JPEGs reads row groups for rows (1.5 to 2.4 times
 slower at random); 200,000 patches of 256 px are 5 to 7 GB as JPEG q90, 16 to 33 as PNG or gzip.
 """
 
