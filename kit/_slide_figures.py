@@ -14,6 +14,7 @@ from kit.stain import odd_slides, stains
 from kit.tissue import tissue_mask
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from kit.slides import Slide
@@ -44,15 +45,16 @@ def mosaic(slides: Sequence[Slide], *, columns: int = 4) -> Figure:
         found = tissue_mask(slide)
         share = f"{100 * found.share:.0f} % tissue"
         pen = f", {100 * found.pen:.1f} % pen" if found.pen >= 0.001 else ""
-        picture(axis, slide.thumbnail(MOSAIC_PIXELS), f"{_name(slide)}\n{share}{pen}")
-        _outline(axis, found.mask, *slide.thumbnail(MOSAIC_PIXELS).shape[:2])
+        thumbnail = slide.thumbnail(MOSAIC_PIXELS)
+        picture(axis, thumbnail, f"{_name(slide)}\n{share}{pen}")
+        _outline(axis, found.mask, *thumbnail.shape[:2])
     return figure
 
 
-def _outline(axis: object, mask: np.ndarray, height: int, width: int) -> None:
+def _outline(axis: Axes, mask: np.ndarray, height: int, width: int) -> None:
     """Draw a mask's outline over a picture of the same field."""
     if mask.any() and not mask.all():
-        axis.contour(  # type: ignore[attr-defined]
+        axis.contour(
             mask, levels=[0.5], origin="lower", extent=(0, width, 0, height), colors=OUTLINE,
             linewidths=1.2,
         )  # fmt: skip

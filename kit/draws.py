@@ -80,12 +80,8 @@ def draw(
     shares = _shares(names, dict(HELP) if by == "kind" and ratio is None else ratio, by)
     chosen = plan.iloc[rows]
     slide, _ = pd.factorize(chosen["case_id"])
-    key = _keys(chosen, seed, epoch)
     weight = None if predictions is None else _weights(chosen, predictions, positive)
-    if weight is not None:
-        with np.errstate(divide="ignore"):  # a probability of 0 is last, and never drawn
-            key = -np.log1p(-key) / weight
-    within = np.where(shares[part] > 0, key, np.inf)
+    within = np.where(shares[part] > 0, _order(chosen, weight, seed, epoch), np.inf)
     if per_slide is not None:
         inner = part if by in ("class", "kind") else np.zeros_like(part)
         kept = _capped(slide, inner, within, per_slide, shares if by in ("class", "kind") else None)
@@ -93,11 +89,12 @@ def draw(
         kept = np.flatnonzero(within < np.inf)
     if n is None:
         return _epoch(plan, rows[kept])
+    quotas = _split(n, shares, np.arange(len(names)))
     picked = [
         _take(kept[part[kept] == number], quota, within, weight, replace, [seed, epoch, number])
-        for number, quota in enumerate(_split(n, shares, np.arange(len(names))))
+        for number, quota in enumerate(quotas)
     ]
-    _say_short(n, picked, _split(n, shares, np.arange(len(names))), names)
+    _say_short(n, picked, quotas, names)
     return _epoch(plan, rows[np.concatenate([np.empty(0, np.int64), *picked])])
 
 
@@ -116,6 +113,15 @@ def spread(plan: pd.DataFrame, *, per_slide: int, seed: int) -> pd.DataFrame:
     slide, _ = pd.factorize(plan["case_id"])
     rank = _rank(slide, _keys(plan, seed, 0))
     return plan.iloc[np.flatnonzero(rank < per_slide)].reset_index(drop=True)
+
+
+def _order(chosen: pd.DataFrame, weight: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
+    """Return the keys by which rows are drawn, lowest first; by chance in parts of the weights."""
+    key = _keys(chosen, seed, epoch)
+    if weight is None:
+        return key
+    with np.errstate(divide="ignore"):  # a probability of 0 is last, and never drawn
+        return np.asarray(-np.log1p(-key) / weight)
 
 
 def _check(n: int | None, per_slide: int | None, replace: bool) -> None:

@@ -20,12 +20,12 @@ from kit.store import Reader
 
 PLANNED = ("slides", "dicom")
 """Kinds whose cases give many images each."""
-READS = ("image_size", "mixed_sizes", "patch_size", "mpp", "level")
+READS = ("image_size", "mixed_sizes")
 PLANS = (
     "patch_size", "mpp", "level", "stride", "min_tissue", "min_tumour", "max_normal", "partial",
     "min_focus", "smaller",
 )  # fmt: skip
-"""Settings that decide the pixels that are kept, and those that decide a plan."""
+"""Settings that decide the pixels of an item, and those that decide the plan that items are of."""
 ITEM = ["case_id", "path", "label", "group", "split", "key"]
 
 
@@ -116,7 +116,7 @@ def reader(dataset: Dataset, root: Path, settings: Settings) -> Reader:
     """Return the picklable function that reads rows of the items to pixels."""
     size, how = settings.image_size, settings.mixed_sizes
     if dataset.kind == "slides":
-        return partial(_read_slides, root, size, dataset.mpp)
+        return partial(read_slides, root, size, dataset.mpp)
     read = {"dicom": _read_dicom, "arrays": _read_arrays}.get(dataset.kind, _read_images)
     return partial(read, root, size, how)
 
@@ -142,7 +142,15 @@ def array_images(path: Path, part: str) -> np.ndarray:
     return pixels
 
 
-def _read_slides(root: Path, size: int, own_mpp: float | None, rows: pd.DataFrame) -> np.ndarray:
+def read_slides(root: Path, size: int, own_mpp: float | None, rows: pd.DataFrame) -> np.ndarray:
+    """Return planned patches of several slides, each fitted to `size` (see `read_planned`).
+
+    Args:
+        root: Folder that the paths are relative to.
+        size: Side of the images, pixels.
+        own_mpp: Resolution of level 0 of all slides, in place of what the files say.
+        rows: path, and the columns of a plan.
+    """
     result = np.zeros((len(rows), size, size, 3), np.uint8)
     for path, of_slide in rows.reset_index(drop=True).groupby("path"):
         with slides.open_slide(root / str(path), mpp=own_mpp) as slide:

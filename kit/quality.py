@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import jobs, polygons, store
+from kit import jobs, kinds, polygons, store
 from kit.annotations import Values, read_mask
 from kit.checks import first
-from kit.errors import MissingMppError, SlideError
+from kit.errors import MaskError, MissingMppError, SlideError
 from kit.sampler import PatchSampler, read_planned
 from kit.slides import Slide, open_slide
 from kit.tissue import BLURRED, sharpness, tissue_mask
@@ -54,20 +54,28 @@ def slides_in(places: Sequence[Path]) -> list[Path]:
     return found
 
 
-def mask_of(slide: Path, place: Path | None) -> Path | None:
-    """Return the mask or annotation of a slide: the file named, or the one of its name in a folder.
+def masks_of(slides: Sequence[Path], place: Path | None) -> list[Path | None]:
+    """Return the mask or annotation of each slide: the file named, or those of a folder.
 
-    In a folder it is called like the slide, or like the slide and `_mask`; none is none.
+    In a folder it is called like the slide, or like the slide and `_mask`; none is None.
+
+    Raises:
+        MaskError: One file is named for several slides.
     """
-    if place is None or not place.is_dir():
-        return place
-    named = (slide.stem, f"{slide.stem}_mask")
-    for stem in named:
-        for suffix in MASK_SUFFIXES:
-            path = place / f"{stem}{suffix}"
-            if path.is_file() and path != slide:
-                return path
-    return None
+    if place is None or place.is_dir():
+        return [None if place is None else _mask_in(place, slide) for slide in slides]
+    if len(slides) > 1:
+        raise MaskError(
+            "one mask for several slides", expected="a folder of masks named like their slides",
+            received=f"{len(slides)} slides", path=place,
+        )  # fmt: skip
+    return [place]
+
+
+def _mask_in(folder: Path, slide: Path) -> Path | None:
+    names = [f"{stem}{end}" for stem in (slide.stem, f"{slide.stem}_mask") for end in MASK_SUFFIXES]
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return next((path for path in found if path != slide), None)
 
 
 def survey(
@@ -166,17 +174,14 @@ def keep(
         workers: Processes.
         jpeg_quality: Keep JPEGs of this quality; None is lossless.
     """
-    place = {path.stem: path for path in paths}
-    stamps = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in place.items()}
-    items = plan.assign(path=plan.case_id.map({name: str(path) for name, path in place.items()}))
-    return store.build(folder, items, partial(_read, slide_mpp), [slide_mpp, stamps],
-                       workers=workers, quality=jpeg_quality)[1]  # fmt: skip
-
-
-def _read(slide_mpp: float | None, rows: pd.DataFrame) -> np.ndarray:
-    """Return the patches of some rows; those of another size fail as a group of their own."""
-    found = np.empty((len(rows), *(2 * [int(rows["size"].iloc[0])]), 3), np.uint8)
-    for path, of_slide in rows.reset_index(drop=True).groupby("path"):
-        with open_slide(str(path), mpp=slide_mpp) as slide:
-            found[of_slide.index] = read_planned(slide, of_slide)
-    return found
+    places = {path.stem: path.absolute() for path in paths}
+    stamps = {name: path.stat() for name, path in places.items()}
+    items = plan.assign(
+        path=plan.case_id.map({name: str(path) for name, path in places.items()}),
+        key=plan.case_id.map(
+            {name: f"{one.st_size}@{one.st_mtime_ns}" for name, one in stamps.items()}
+        ),
+    )
+    size = int(plan["size"].max()) if len(plan) else 1
+    read = partial(kinds.read_slides, Path(), size, slide_mpp)
+    return store.build(folder, items, read, slide_mpp, workers=workers, quality=jpeg_quality)[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,28 +73,28 @@ class OpenSlideReader:
         """Fill patches; OpenSlide itself shifts by parts of a pixel above level 0."""
         places: list[tuple[int, int]] = [(x, y) for x, y in xy_level0.tolist()]
 
-        def one(position: int) -> SlideError | None:
-            return self._read(places[position], level, patches, valid, position)
+        def one(position: int, handle: Any) -> SlideError | None:
+            return self._read(handle, places[position], level, patches, valid, position)
 
-        everyone = range(len(places))
-        found = map(one, everyone) if self._pool is None else self._pool.map(one, everyone)
+        shared, everyone = repeat(self._handle), range(len(places))
+        found = (map if self._pool is None else self._pool.map)(one, everyone, shared)
         suspect = [position for position, error in enumerate(found) if error is not None]
+        if not suspect:
+            return {}
+        # One failed read makes OpenSlide refuse all others of its handle. What failed is read again
+        # by a handle that no other thread has; the old one closes when its last reader lets it go.
         failed: dict[int, SlideError] = {}
-        for position in suspect:  # one failed read makes OpenSlide refuse all others of a handle
-            self._reopen()
-            error = one(position)
+        handle = open_with_openslide(self._path)
+        for position in suspect:
+            error = one(position, handle)
             if error is not None:
                 failed[position] = error
-        if failed:
-            self._reopen()
+                handle = open_with_openslide(self._path)
+        self._handle = handle
         return failed
 
-    def _reopen(self) -> None:
-        self._handle.close()
-        self._handle = open_with_openslide(self._path)
-
     def _read(
-        self, xy_level0: tuple[int, int], level: int, patches: np.ndarray,
+        self, handle: Any, xy_level0: tuple[int, int], level: int, patches: np.ndarray,
         valid: np.ndarray | None, position: int,
     ) -> SlideError | None:  # fmt: skip
         import cv2
@@ -101,7 +102,7 @@ class OpenSlideReader:
 
         height, width = patches.shape[1:3]
         try:
-            rgba = np.asarray(self._handle.read_region(xy_level0, level, (width, height)))
+            rgba = np.asarray(handle.read_region(xy_level0, level, (width, height)))
         except openslide.OpenSlideError as error:
             return SlideError(
                 f"level {level} cannot be read at x={xy_level0[0]}, y={xy_level0[1]}",

@@ -165,11 +165,9 @@ class TileReader:
         valid: np.ndarray | None, failed: dict[int, SlideError],
     ) -> None:  # fmt: skip
         """Decode one tile and copy it into every patch that touches it."""
-        number, first, last = what.tiles[position], what.starts[position], what.starts[position + 1]
-        tile = self._levels[level].tile
-        alone = last - first == 1 and what.extent[first] == list(tile) == list(
-            patches.shape[2:0:-1]
-        )
+        number, (first, last) = what.tiles[position], what.starts[position : position + 2]
+        tile, size = self._levels[level].tile, (patches.shape[2], patches.shape[1])
+        alone = last - first == 1 and tuple(what.extent[first]) == tile == size
         buffer = patches[what.patch[first]] if alone else None
         try:
             pixels = self._tile(level, number, buffer)
@@ -177,18 +175,13 @@ class TileReader:
             failed.update(dict.fromkeys(what.patch[first:last], error))
             return
         for pair in range(first, last):
-            patch, (left, top), (to_x, to_y) = (
-                what.patch[pair],
-                what.source[pair],
-                what.target[pair],
-            )
-            width, height = what.extent[pair]
+            patch, (left, top) = what.patch[pair], what.source[pair]
+            (to_x, to_y), (width, height) = what.target[pair], what.extent[pair]
+            place = (patch, slice(to_y, to_y + height), slice(to_x, to_x + width))
             if pixels is not buffer:
-                patches[patch, to_y : to_y + height, to_x : to_x + width] = pixels[
-                    top : top + height, left : left + width
-                ]
+                patches[place] = pixels[top : top + height, left : left + width]
             if valid is not None:
-                valid[patch, to_y : to_y + height, to_x : to_x + width] = True
+                valid[place] = True
 
     def _tile(self, level: int, number: int, buffer: np.ndarray | None) -> np.ndarray:
         """Return one tile, uint8 (h, w, 3); into `buffer` if one is given that it fills."""

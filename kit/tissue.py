@@ -133,14 +133,20 @@ def tissue_mask(
         min_hole_um2: Smaller holes are filled, µm²; 0 fills none.
 
     Raises:
-        SlideError: The slide is dark where it is empty (fluorescence): the rules do not apply.
+        SlideError: No such level; or the slide is dark where it is empty (fluorescence), where
+            the rules do not apply.
 
     Source: "otsu" is the rule of the HeLP 2019 team.
     """
+    if not mpp > 0:
+        raise SettingsError("mpp must be above 0", expected="µm per pixel", received=f"mpp={mpp}")
     if rule not in get_args(Rule):
         raise SettingsError("no such tissue rule", expected=f"one of {', '.join(get_args(Rule))}",
                             received=f"rule={rule!r}")  # fmt: skip
-    size = _mask_size(slide, mpp, max_size) if level is None else max(slide.levels[level])
+    if level is None:
+        size = _mask_size(slide, mpp, max_size)
+    else:
+        size = max(slide.levels[slide.request(1, level=level).level])
     rgb, scanned = slide.overview(size)
     seen = scanned & (_largest(rgb) > 0)
     _check_brightfield(slide, rgb, seen)

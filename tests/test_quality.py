@@ -242,3 +242,23 @@ def test_every_real_slide_gets_its_row(real_data, tmp_path, capsys):
     }  # fmt: skip
     assert rows["TCGA-CR-7395-01A-01-TS1.svs"]["mpp"] is None
     assert all(row["patches"] > 0 and row["reader"] == "tiles" for row in rows.values())
+
+
+def test_one_mask_file_for_several_slides_is_refused(tmp_path, capsys):
+    slides = [slide(tmp_path / f"{name}.tif") for name in "ab"]
+    drawn = mask(tmp_path / "m.png")
+    code = kit(*slides, "--mask", drawn, "--patch-size", 128, "--out", tmp_path / "p.parquet")
+    assert code == 2
+    assert "one mask for several slides" in capsys.readouterr().err
+
+
+def test_a_changed_slide_leaves_the_kept_patches_of_the_others(tmp_path):
+    slides = [slide(tmp_path / f"{name}.tif") for name in "ab"]
+    arguments = (*slides, "--patch-size", 128, "--store", tmp_path / "kept")
+    assert kit(*arguments, "--out", tmp_path / "p.parquet") == 0
+    before = Store(tmp_path / "kept").items.set_index("case_id")
+    slides[0].write_bytes(slides[0].read_bytes() + b"more")
+    assert kit(*arguments, "--out", tmp_path / "p.parquet") == 0
+    after = Store(tmp_path / "kept").items.set_index("case_id")
+    assert (before.key["b"] == after.key["b"]).all()
+    assert (before.key["a"] != after.key["a"]).all()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from kit.annotations import read_mask
 from kit.errors import SettingsError, SlideError
@@ -316,3 +317,13 @@ def test_pale_patches_of_real_tissue_are_kept(real_data, name, tumour, normal):
     for label, least in (("tumour", tumour), ("normal", normal)):
         assert kept[shares[label] > 0.5].mean() > least
     assert not kept[(shares["tumour"] == 0) & (shares["normal"] == 0)].any()
+
+
+def test_a_level_or_a_resolution_that_cannot_be_is_refused(tmp_path):
+    path = tmp_path / "flat.tif"
+    tifffile.imwrite(path, glass())
+    with open_slide(path, mpp=4.0) as slide:
+        with pytest.raises(SlideError, match="level"):
+            tissue_mask(slide, level=7)
+        with pytest.raises(SettingsError, match="above 0"):
+            tissue_mask(slide, mpp=0)

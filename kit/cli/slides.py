@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kit.cli.common import FAILED, OK, Json, Workers, app, say, show_table
 from kit.errors import KitError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @app.command()
@@ -70,7 +73,7 @@ def patches(
                            min_tissue=min_tissue)  # fmt: skip
     values = _values(tumour_value, annotations is not None)
     paths = quality.slides_in(slides)
-    drawn = [quality.mask_of(path, mask or annotations) for path in paths]
+    drawn = quality.masks_of(paths, mask or annotations)
     plan, found, failed = quality.survey(
         paths, sampler, masks=drawn, values=values,
         slide_mpp=slide_mpp, workers=workers or jobs.cores(),
@@ -82,19 +85,25 @@ def patches(
             plan, paths, store, slide_mpp, workers or jobs.cores(), jpeg_quality=jpeg_quality
         )
     if as_json:
-        rows = json.loads(found.to_json(orient="records"))
         kept: dict[str, Any] = {"store": str(store)} if store else {}
+        rows = json.loads(found.to_json(orient="records"))
         typer.echo(json.dumps({"out": str(out), **kept, "patches": len(plan), "slides": rows,
                                "failures": failed}))  # fmt: skip
-        return FAILED if failed else OK
+    else:
+        bare = [path.name for path, place in zip(paths, drawn, strict=True) if place is None]
+        _tell(found, f"{len(plan):,} patches of {len(found)} slides: {out}", failed,
+              bare if mask or annotations else [])  # fmt: skip
+    return FAILED if failed else OK
+
+
+def _tell(found: pd.DataFrame, said: str, failed: list[str], bare: list[str]) -> None:
+    """Print the slides, what was written, and the slides without a mask or left out."""
     show_table(found)
-    for path, place in zip(paths, drawn, strict=True):
-        if place is None and (mask or annotations):
-            say(f"{path.name}: no mask of its name in {mask or annotations}")
-    typer.echo(f"{len(plan):,} patches of {len(found)} slides: {out}")
+    for name in bare:
+        say(f"{name}: no mask of its name")
+    typer.echo(said)
     for line in failed:
         say(f"left out: {line}")
-    return FAILED if failed else OK
 
 
 def _values(text: str | None, groups: bool) -> dict[str, int | list[str]] | None:
