@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kit.codecs import NOT_BY_OPENSLIDE
-from kit.errors import SlideError
+from kit.errors import KitError, SlideError
 from kit.tiled import TileReader, levels_of
 
 log = logging.getLogger(__name__)
@@ -200,23 +200,32 @@ def is_tiff(path: Path) -> bool:
 def _open_tiff(path: Path, vendor: str | None, threads: int) -> Reader:
     """Open a TIFF by its tiles, or say why not and open it otherwise."""
     tiff = _parsed(path)
-    keep = False
+    reader: Reader | None = None
     try:
-        first = tiff.pages[0]
-        if vendor == "generic-tiff" and int(first.compression) in NOT_BY_OPENSLIDE:
-            vendor = None
-        sizes, downsamples, properties = _known(path) if vendor else (None, [], {})
-        found = levels_of(tiff, sizes)
-        if isinstance(found, str):
-            return _open_otherwise(tiff, found, path, vendor, threads)
-        if vendor is None:
-            downsamples, properties = _downsamples(found), _resolution(first)
-        log.debug("%s is read by its tiles: %r", path, first.compression)
-        keep = True
-        return TileReader(path, tiff, found, downsamples, properties, threads)
+        reader = _reader_of(tiff, path, vendor, threads)
+        return reader
+    except KitError:
+        raise
+    except Exception as error:  # tifffile raises whatever damaged tags lead to
+        raise SlideError("the TIFF's structure is damaged", received=repr(error), path=path,
+                         remedy="get the whole file again") from error  # fmt: skip
     finally:
-        if not keep:
+        if not isinstance(reader, TileReader):
             tiff.close()
+
+
+def _reader_of(tiff: Any, path: Path, vendor: str | None, threads: int) -> Reader:
+    first = tiff.pages[0]
+    if vendor == "generic-tiff" and int(first.compression) in NOT_BY_OPENSLIDE:
+        vendor = None
+    sizes, downsamples, properties = _known(path) if vendor else (None, [], {})
+    found = levels_of(tiff, sizes)
+    if isinstance(found, str):
+        return _open_otherwise(tiff, found, path, vendor, threads)
+    if vendor is None:
+        downsamples, properties = _downsamples(found), _resolution(first)
+    log.debug("%s is read by its tiles: %r", path, first.compression)
+    return TileReader(path, tiff, found, downsamples, properties, threads)
 
 
 def _known(path: Path) -> tuple[list[tuple[int, int]], list[float], dict[str, str]]:
@@ -289,7 +298,8 @@ def _whole_page(tiff: Any, why: str, path: Path) -> np.ndarray:
 def as_pixels(array: np.ndarray) -> np.ndarray:
     """Return an image as uint8 (h, w, 3 or 4)."""
     pixels = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+    known = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    if not known or not pixels.size:
         raise SlideError(
             "the array is no image", expected="uint8 (h, w), (h, w, 3) or (h, w, 4)",
             received=f"{array.dtype} {array.shape}",

@@ -409,3 +409,14 @@ def test_cut_images_are_errors(tmp_path):
             path.write_bytes(good.read_bytes()[: int(good.stat().st_size * share)])
             with pytest.raises(SlideError, match=f"cut{suffix}"):
                 open_slide(path)
+
+
+@pytest.mark.parametrize(("tag", "value"), [("ImageWidth", 0), ("SamplesPerPixel", 1)])
+def test_damaged_tags_are_one_error_that_names_the_file(tmp_path, tag, value):
+    path = tmp_path / "damaged.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(128, 128), compression="jpeg", photometric="rgb")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags[tag].overwrite(value)
+    with pytest.raises(SlideError, match="damaged.tif"), open_slide(path) as slide:
+        slide.thumbnail(64)
