@@ -28,14 +28,34 @@ def label_array(values: Values, name: str) -> np.ndarray:
 
 def matches(values: np.ndarray, positive: Hashable) -> np.ndarray:
     """Return which labels are the positive one, bool."""
+    if values.dtype == bool and isinstance(positive, bool | int):
+        return values if positive else ~values
+    if values.dtype.kind in "iufU":
+        return np.asarray(values == positive)
     return np.fromiter((v == positive for v in values.tolist()), dtype=bool, count=len(values))
+
+
+def distinct(values: np.ndarray) -> list[Hashable]:
+    """Return the labels that occur, as Python's own types."""
+    return list(pd.unique(values).tolist())
+
+
+def row_weights(weights: Values, n: int) -> np.ndarray:
+    """Return the weight of each row, float64; raise on another length, a negative or no number."""
+    array = np.asarray(weights, dtype=np.float64)
+    same_length(rows=range(n), weights=array)
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        raise TableError("weights must be finite and at least 0",
+                         received=f"{int(bad.sum())} are not: {first(array[bad])}")  # fmt: skip
+    return array
 
 
 def check_positive(positive: Hashable, **arrays: np.ndarray) -> None:
     """Raise if labels are text and `positive` is not, or if two other labels stand without it."""
     seen: set[Hashable] = set()
     for name, array in arrays.items():
-        found = set(array.tolist())
+        found = set(distinct(array))
         if any(isinstance(v, str) != isinstance(positive, str) for v in found):
             raise _no_positive(positive, name, found)
         seen |= found
@@ -55,10 +75,9 @@ def two_classes(
     arrays: Sequence[np.ndarray], classes: Sequence[Hashable] | None, positive: Hashable
 ) -> tuple[str, str]:
     """Return the names of the negative and the positive class of some label arrays."""
-    found = {label for array in arrays for label in array.tolist()}
+    found = {label for array in arrays for label in distinct(array)}
     if classes is not None:
-        for array in arrays:
-            labels(pd.Series(array), [str(c) for c in classes])
+        labels(pd.Series(sorted(map(str, found))), [str(c) for c in classes])
         found |= set(classes)
     check_positive(positive, y_true=np.asarray(list(found), dtype=object))
     others = sorted(str(label) for label in found if label != positive)
@@ -85,8 +104,9 @@ def class_probabilities(y_prob: Values, classes: Sequence[Hashable]) -> np.ndarr
 def class_codes(values: Values, classes: Sequence[Hashable]) -> np.ndarray:
     """Return the position of each label in `classes`, compared as text."""
     names = [str(c) for c in classes]
-    text = labels(pd.Series(label_array(values, "labels")), names).astype(str)
-    return np.asarray(pd.Index(names).get_indexer(pd.Index(text)))
+    codes, found = pd.factorize(label_array(values, "labels"))
+    text = labels(pd.Series([str(label) for label in found], dtype=object), names)
+    return np.asarray(pd.Index(names).get_indexer(pd.Index(text)))[codes]
 
 
 def group_codes(groups: Values | None, n: int) -> tuple[np.ndarray, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,10 @@ LIGHT = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7")
 STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 GREY = "#6e6e6e"
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
 WIDTH = 9.0
 DPI = 110
+LINE = 92  # characters of a figure's title in one line
 
 
 def png(figure: Figure) -> bytes:
@@ -56,8 +59,27 @@ def panels(
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(title, fontsize=12)
+        entitle(figure, title)
     return figure, axes
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """Write a title over the figure, in as many lines as it needs."""
+    figure.suptitle(textwrap.fill(title, LINE, break_on_hyphens=False), fontsize=12)
+
+
+def many(n: int, noun: str) -> str:
+    """Return a number with its noun: `1 case`, `1,200 cases`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def short(name: object, length: int = 24) -> str:
+    """Return a name as it is, or its beginning and end if it is longer than `length`."""
+    text = str(name)
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}\u2026{text[-end:]}"
 
 
 def picture(axis: Axes, image: np.ndarray, title: str = "") -> None:

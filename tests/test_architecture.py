@@ -15,7 +15,7 @@ KIT = Path(__file__).parents[1] / "kit"
 FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
-    "overlaps _labels _sample",
+    "overlaps comparison _labels _counts _ranks _measures _rows _report",
     2: "slides readers tiled codecs coverage tissue annotations polygons _mask_files shards images "
     "dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
@@ -32,8 +32,12 @@ ALLOWED = {
     "geometry": {"errors"},
     "manifest": {"layout"},  # the entry's cases, read from disk
     "layout": {"patterns"},  # path patterns are one way to lie on disk
-    "metrics": {"intervals", "_labels", "_sample"},  # figures come with their intervals
-    "_sample": {"intervals"},  # the type of a resampled figure
+    "metrics": {"_counts", "_measures", "_report"},  # the door to all of them
+    "_ranks": {"_counts", "intervals"},  # the variance of an area
+    "_measures": {"_counts", "_labels", "_ranks"},  # definitions on checked labels
+    "_rows": {"_labels", "_measures", "_ranks"},  # labels as codes, once for all figures
+    "_report": {"_counts", "_labels", "_measures", "_ranks", "_rows", "intervals"},
+    "comparison": {"_counts", "_labels", "_ranks", "_report", "_rows", "intervals"},  # two reports
     "thresholds": {"metrics"},  # a threshold is chosen by a metric
     "slides": {"readers"},  # a slide reads through a handle
     "readers": {"tiled", "codecs"},  # one of the handles

@@ -56,7 +56,7 @@ def test_what_is_held_at_once_does_not_change_the_draws() -> None:
 
 def test_the_bootstrap_of_a_mean_has_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=200)
-    drawn = intervals.bootstrap(mean_under(values), 200, resamples=4000, seed=0)["mean"]
+    drawn = intervals.bootstrap(mean_under(values), np.ones(200), resamples=4000, seed=0)["mean"]
     assert drawn.std() == pytest.approx(values.std() / np.sqrt(200), rel=0.05)
     low, high = intervals.percentile(drawn)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.06)
@@ -65,7 +65,7 @@ def test_the_bootstrap_of_a_mean_has_its_standard_error() -> None:
 def test_equal_seeds_give_equal_resamples() -> None:
     statistic = mean_under(np.arange(30.0))
     one, two, other = (
-        intervals.bootstrap(statistic, 30, resamples=50, seed=s)["mean"] for s in (4, 4, 5)
+        intervals.bootstrap(statistic, np.ones(30), resamples=50, seed=s)["mean"] for s in (4, 4, 5)
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
@@ -79,4 +79,83 @@ def test_undefined_resamples_are_left_out() -> None:
 
 def test_no_resamples_are_refused() -> None:
     with pytest.raises(SettingsError, match="resamples"):
-        intervals.bootstrap(mean_under(np.ones(3)), 3, resamples=0, seed=0)
+        intervals.bootstrap(mean_under(np.ones(3)), np.ones(3), resamples=0, seed=0)
+
+
+def test_kinds_of_groups_are_drawn_as_often_as_their_groups_are() -> None:
+    frequency = np.array([900, 90, 10])  # few kinds of many groups: a multinomial
+    drawn = np.concatenate(list(intervals.drawn_counts(frequency, resamples=20_000, seed=0)))
+    assert (drawn.sum(axis=1) == 1000).all()
+    assert drawn.mean(axis=0) == pytest.approx(frequency, rel=0.01)
+    assert drawn.var(axis=0) == pytest.approx(frequency * (1 - frequency / 1000), rel=0.05)
+    few = np.array([2, 1])  # hardly more groups than kinds: drawn one by one
+    drawn = np.concatenate(list(intervals.drawn_counts(few, resamples=20_000, seed=0)))
+    assert drawn.mean(axis=0) == pytest.approx(few, rel=0.03)
+
+
+def test_bca_is_scipys() -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(3).exponential(size=40)
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean": weights @ values / weights.sum(axis=1)}
+
+    ones = np.ones(40)
+    drawn = intervals.bootstrap(statistic, ones, resamples=20_000, seed=0)["mean"]
+    left = intervals.jackknife(statistic, ones)["mean"]
+    mine = intervals.bca(drawn, values.mean(), left, ones)
+    peer = bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=0)
+    assert mine == pytest.approx(tuple(peer.confidence_interval), abs=0.01)
+
+
+def test_leaving_out_one_group_of_a_kind_leaves_the_others() -> None:
+    values = np.array([1.0, 5.0])
+
+    def total(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"total": weights @ values}
+
+    found = intervals.jackknife(total, np.array([3, 2]))["total"]
+    assert found.tolist() == [12.0, 8.0]
+
+
+def test_delong_gives_the_published_interval_of_hanley_and_mcneils_ratings() -> None:
+    # 109 CT images rated 1 to 5 (Hanley and McNeil 1982, table 1); Stata's manual, [R] roctab:
+    # area .8932, standard error .0307, 95 % interval .83295 to .95339.
+    from kit._ranks import area, spread
+
+    normal, abnormal = [33, 6, 6, 11, 2], [3, 2, 2, 11, 33]
+    rating = np.repeat([1.0, 2, 3, 4, 5, 1, 2, 3, 4, 5], normal + abnormal)
+    truth = np.repeat([False, True], [58, 51])
+    found = area(truth, rating)
+    variance = spread(found.influence, truth.astype(int), np.arange(109), 109).variance
+    assert found.area == pytest.approx(0.8932, abs=5e-5)
+    assert variance**0.5 == pytest.approx(0.0307, abs=5e-5)
+    plain = [found.area + side * 1.959964 * variance**0.5 for side in (-1, 1)]
+    assert plain == pytest.approx([0.83295, 0.95339], abs=5e-6)
+
+
+def test_an_auc_interval_stays_within_its_range_and_has_a_width_at_one() -> None:
+    low, high = intervals.auc_interval(1.0, 0.0, 19.0, 20)
+    assert 0.8 < low < high <= 1
+    low, high = intervals.auc_interval(0.5, 0.01, 200.0, 100)
+    assert (low + high) / 2 == pytest.approx(0.5)
+    assert high - low == pytest.approx(2 * 1.97 * 0.1, rel=0.05)
+    assert (
+        intervals.auc_interval(0.9, 0.01, 3.0, 20).low
+        < intervals.auc_interval(0.9, 0.01, 100.0, 20).low
+    )
+
+
+def test_twins_of_each_row_are_one_group_and_say_no_more() -> None:
+    from kit._ranks import area, spread
+
+    rng = np.random.default_rng(0)
+    truth = rng.random(60) < 0.4
+    score = rng.normal(size=60) + truth
+    once = spread(area(truth, score).influence, truth.astype(int), np.arange(60), 60)
+    twice, group = np.repeat(truth, 2), np.repeat(np.arange(60), 2)
+    doubled = area(twice, np.repeat(score, 2))
+    again = spread(doubled.influence, twice.astype(int), group, 60)
+    assert again.variance == pytest.approx(once.variance)
+    assert (again.freedom, again.fewer) == (pytest.approx(once.freedom), once.fewer)

@@ -198,7 +198,7 @@ def test_a_report_holds_each_figure_within_its_interval() -> None:
     for metric in report.metrics.values():
         assert 0 <= metric.low < metric.value < metric.high <= 1
     assert (report.n, report.n_groups, report.threshold) == (300, 300, 0.5)
-    assert report.reasons == {} and report.warnings == ()
+    assert set(report.reasons) & set(metrics.FIGURES) == set() and report.warnings == ()
     six = metrics.six_metrics(true, prob >= 0.5)
     assert {name: report[name].value for name in metrics.SIX} == six
     counts = metrics.confusion_counts(true, prob >= 0.5)
@@ -215,7 +215,7 @@ def test_a_report_turns_into_json_and_into_a_table() -> None:
     }  # fmt: skip
     assert (found["n"], found["n_groups"], found["threshold"]) == (200, 200, 0.5)
     table = report.table().set_index("metric")
-    assert list(table.columns) == ["value", "low", "high"]
+    assert list(table.columns) == ["value", "low", "high", "reliable"]
     assert table.loc["auc", "high"] == report["auc"].high
 
 
@@ -224,7 +224,7 @@ def test_equal_seeds_give_equal_reports_and_others_do_not() -> None:
     reports = [
         metrics.evaluate(true, prob, threshold=0.5, resamples=200, seed=s) for s in (0, 0, 1)
     ]
-    assert reports[0] == reports[1] != reports[2]
+    assert repr(reports[0]) == repr(reports[1]) != repr(reports[2])
     assert reports[0]["auc"].value == reports[2]["auc"].value
 
 
@@ -236,7 +236,7 @@ def test_intervals_do_not_depend_on_the_order_of_rows_within_groups() -> None:
     two = metrics.evaluate(
         true[order], prob[order], threshold=0.5, groups=groups[order], resamples=200
     )
-    assert one == two
+    assert repr(one) == repr(two)
 
 
 def test_intervals_are_wider_where_rows_of_a_patient_agree() -> None:
@@ -264,19 +264,23 @@ def test_the_interval_of_a_share_is_near_wilsons() -> None:
 
 
 def test_bootstrapped_figures_are_those_of_the_resampled_rows() -> None:
-    from kit._sample import Ranking, Sample
+    from kit._report import statistic_of
+    from kit._rows import rows_of
 
     true, prob = sample(3, n=60, ties=True)
     groups, weights = np.arange(60) // 3, np.random.default_rng(0).integers(0, 4, (5, 20))
     pred = (prob >= 0.5).astype(int)
-    found = Sample(("0", "1"), true, pred, (Ranking(true == 1, prob),)).figures(groups, 20)(
-        weights.astype(float)
-    )
+    rows = rows_of(true, prob, None, 0.5, groups, None, 1, None)
+    kinds, frequency = rows.kinds()
+    assert frequency.sum() == 20
+    of_group = np.zeros((20, 4))
+    np.add.at(of_group, (groups, 2 * true + pred), 1)
+    drawn = [[w[(of_group == kind).all(axis=1)].sum() for kind in kinds] for w in weights]
+    found = statistic_of(kinds, 2)(np.asarray(drawn, dtype=float))
     for i, weight in enumerate(weights):
-        rows = np.repeat(np.arange(60), weight[groups])
-        six = metrics.six_metrics(true[rows], pred[rows])
+        again = np.repeat(np.arange(60), weight[groups])
+        six = metrics.six_metrics(true[again], pred[again])
         assert {name: found[name][i] for name in metrics.SIX} == pytest.approx(six)
-        assert found["auc"][i] == pytest.approx(metrics.auc(true[rows], prob[rows]))
 
 
 def test_a_row_at_the_threshold_is_positive() -> None:

@@ -1,0 +1,406 @@
+"""The report of `kit.metrics.evaluate`: figures, their intervals, and what to doubt in them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit import _measures, intervals
+from kit._counts import SIX, macro, one_versus_rest, six_from_counts
+from kit._labels import Values
+from kit._ranks import spread
+from kit._rows import Rows, rows_of
+from kit.checks import columns, same_length
+from kit.errors import SettingsError, TableError
+from kit.intervals import UNKNOWN, Interval, Statistic
+
+FIGURES = (*SIX, "mean_of_six", "auc")
+OTHERS = (
+    "balanced_accuracy", "mcc", "average_precision", "log_loss", "brier", "calibration_slope",
+    "calibration_intercept", "expected_calibration_error",
+)  # fmt: skip
+FEW_GROUPS = 50  # below, a bootstrap over groups covers too little
+FEW_OF_CLASS = 15
+MANY_TIES = 0.05  # share of positive-negative pairs with equal probability
+MANY_UNDEFINED = 0.05  # share of resamples
+SMALL_PART = 2  # rows
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure and its 95 % interval; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found.
+
+    Args:
+        metrics: The figures named in `FIGURES`, in that order.
+        n: Rows.
+        n_groups: Groups (patients) that the intervals were drawn over; rows where none were given.
+        threshold: Probability from which a row was called positive; None where decisions were
+            given without one, or for more than two classes.
+        classes: Names of the confusion matrix's rows and columns; the positive one is the last.
+        confusion: Rows of each true class (outer) given each class (inner).
+        reasons: For a figure, why it or its interval is undefined, or is drawn otherwise.
+        warnings: What makes the figures less sure than they look.
+        unreliable: Figures whose interval is drawn over too few groups to be believed.
+        cautious: For those, the widest interval that the groups allow: Wilson's, as if a group were
+            one case.
+        other: The figures named in `OTHERS`, and `quadratic_kappa` of graded labels.
+        per_class: Of more than two classes a row for each, for their mean ("macro") and their mean
+            weighted by rows ("weighted"): `class`, `n`, the six, `auc`.
+        subgroups: With `by`, a row for each part and figure: `part`, `n`, `n_groups`, `metric`,
+            `value`, `low`, `high`, `reliable`.
+    """
+
+    metrics: dict[str, Metric]
+    n: int
+    n_groups: int
+    threshold: float | None
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[float, ...], ...]
+    reasons: dict[str, str]
+    warnings: tuple[str, ...]
+    unreliable: tuple[str, ...] = ()
+    cautious: dict[str, Interval] = field(default_factory=dict)
+    other: dict[str, float] = field(default_factory=dict)
+    per_class: pd.DataFrame | None = field(default=None, compare=False)
+    subgroups: pd.DataFrame | None = field(default=None, compare=False)
+
+    def __getitem__(self, name: str) -> Metric:
+        """Return one figure by its name."""
+        return self.metrics[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures, each `{"value", "low", "high"}`, and all else, under their names."""
+        found: dict[str, Any] = {
+            name: {"value": metric.value, "low": metric.low, "high": metric.high}
+            for name, metric in self.metrics.items()
+        }
+        found |= {
+            "n": self.n, "n_groups": self.n_groups, "threshold": self.threshold,
+            "classes": list(self.classes), "confusion": [list(row) for row in self.confusion],
+            "reasons": dict(self.reasons), "warnings": list(self.warnings),
+            "unreliable": list(self.unreliable), "other": dict(self.other),
+            "cautious": {k: {"low": v.low, "high": v.high} for k, v in self.cautious.items()},
+        }  # fmt: skip
+        for name in ("per_class", "subgroups"):
+            table = getattr(self, name)
+            found |= {} if table is None else {name: table.to_dict(orient="records")}
+        return found
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a figure: `metric`, `value`, `low`, `high`, `reliable`."""
+        rows = [
+            (name, m.value, m.low, m.high, name not in self.unreliable)
+            for name, m in self.metrics.items()
+        ]
+        return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "reliable"])
+
+
+def evaluate(
+    y_true: Values,
+    y_prob: Values | None = None,
+    *,
+    threshold: float | None = None,
+    groups: Values | None = None,
+    classes: Sequence[Hashable] | None = None,
+    positive: Hashable = 1,
+    y_pred: Values | None = None,
+    weights: Values | None = None,
+    by: Values | str | None = None,
+    graded: bool = False,
+    table: pd.DataFrame | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Report:
+    """Return the six metrics, their mean and the AUC, with 95 % intervals over groups.
+
+    Intervals of the six and their mean are those of a bias-corrected and accelerated bootstrap that
+    draws whole groups (without groups, the confusion matrix); AUC's is DeLong's over groups. Above
+    two classes a row is given the class of the largest probability, and the figures are means over
+    one-versus-rest.
+
+    Args:
+        y_true: True labels, shape (n,).
+        y_prob: Probability of the positive class, shape (n,), in [0, 1]; for more than two
+            classes shape (n, classes), in the order of `classes`. None: AUC is undefined.
+        threshold: `y_prob >= threshold` is positive. With `y_pred` it is only reported. None for
+            more than two classes.
+        groups: Group (patient) of each row, shape (n,); None: each row is its own.
+        classes: All classes; needed for more than two, else read off the labels.
+        positive: Label of the positive class of two.
+        y_pred: Decisions made elsewhere (by nested thresholds): labels, or for two classes bool,
+            True for the positive class; shape (n,).
+        weights: Weight of each row, not negative, shape (n,); None: one each.
+        by: Part of each row (scanner, site), shape (n,): each part's figures stand in `subgroups`.
+        graded: Whether `classes` are grades, in order: the quadratic kappa is given too.
+        table: Where given, arguments that are text name its columns.
+        resamples: Resamples of the bootstrap.
+        seed: Seeds the bootstrap.
+
+    Raises:
+        SettingsError: There is neither a threshold nor `y_pred`, or the threshold is out of range.
+        TableError: Lengths differ, there are no rows, or a label, group, weight or probability is
+            not what it must be.
+    """
+    given = (y_true, y_prob, y_pred, groups, weights, by)
+    y_true, y_prob, y_pred, groups, weights, by = (_column(table, value) for value in given)
+    rows = rows_of(y_true, y_prob, y_pred, threshold, groups, classes, positive, weights)
+    report = _report(rows, threshold, graded, resamples, seed)
+    if by is None:
+        return report
+    parts = np.asarray(by)
+    same_length(y_true=rows.true, by=parts)
+    found = _subgroups(rows, parts[rows.order], threshold, resamples, seed)
+    return replace(report, subgroups=found)
+
+
+def _column(table: pd.DataFrame | None, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if table is None:
+        raise SettingsError("a column is named, and no table is given", received=value,
+                            remedy="give `table=`, or the values themselves")  # fmt: skip
+    return columns(table, [value])[value]
+
+
+def _report(rows: Rows, threshold: float | None, graded: bool, resamples: int, seed: int) -> Report:
+    values = _values(rows)
+    reasons = {name: _reason(rows, name, values) for name in FIGURES if np.isnan(values[name])}
+    held = rows.held()
+    metrics = {name: Metric(value, np.nan, np.nan) for name, value in values.items()}
+    if rows.n_groups > 1:
+        found = _intervals(rows, values, held, reasons, resamples, seed)
+        metrics = {name: Metric(values[name], *found[name]) for name in FIGURES}
+    other = _others(rows, graded, reasons)
+    unreliable = _unreliable(rows.n_groups, held)
+    return Report(
+        metrics=metrics, n=len(rows.true), n_groups=rows.n_groups,
+        threshold=None if threshold is None else float(threshold), classes=rows.names,
+        confusion=tuple(tuple(row) for row in rows.confusion.tolist()), reasons=reasons,
+        warnings=tuple(_warnings(rows, held)), unreliable=unreliable,
+        cautious=_cautious(rows, held) if unreliable else {}, other=other,
+        per_class=_per_class(rows) if len(rows.names) > 2 else None,
+    )  # fmt: skip
+
+
+def _values(rows: Rows) -> dict[str, float]:
+    six = macro(one_versus_rest(rows.confusion[..., None]))
+    areas = [found.area for found in rows.areas] or [np.nan]
+    return {**{name: float(value[0]) for name, value in six.items()}, "auc": float(np.mean(areas))}
+
+
+def statistic_of(kinds: np.ndarray, classes: int) -> Statistic:
+    """Return the function from how often each kind of group counts to the six and their mean.
+
+    Args:
+        kinds: Confusion matrix of a group of each kind, shape (kinds, classes * classes).
+        classes: Classes.
+    """
+
+    def statistic(drawn: np.ndarray) -> dict[str, np.ndarray]:
+        return macro(one_versus_rest((drawn @ kinds).T.reshape(classes, classes, -1)))
+
+    return statistic
+
+
+def _intervals(
+    rows: Rows, values: Mapping[str, float], held: np.ndarray, reasons: dict[str, str],
+    resamples: int, seed: int,
+) -> dict[str, Interval]:  # fmt: skip
+    """Return each figure's interval; `reasons` gains what a reader must know of them."""
+    kinds, frequency = rows.kinds()
+    statistic = statistic_of(kinds, len(rows.names))
+    drawn = intervals.bootstrap(statistic, frequency, resamples=resamples, seed=seed)
+    left = intervals.jackknife(statistic, frequency)
+    found = {"auc": _auc_interval(rows, values["auc"])}
+    behind = _behind(held)
+    for name in (*SIX, "mean_of_six"):
+        found[name] = intervals.bca(drawn[name], values[name], left[name], frequency)
+        lost = float(np.isnan(drawn[name]).mean())
+        if np.isnan(values[name]):
+            continue
+        if lost > MANY_UNDEFINED:
+            reasons[name] = f"undefined in {lost:.0%} of the resamples, which are left out"
+        if found[name].high - found[name].low < 1e-12:  # all rows right, or all wrong
+            n = int(behind[name].min())
+            found[name] = intervals.wilson(values[name] * n, n)
+            said = f"equal in all resamples: the interval is Wilson's of {n} groups"
+            reasons[name] = "; ".join([*([reasons[name]] if name in reasons else []), said])
+    return found
+
+
+def _auc_interval(rows: Rows, value: float) -> Interval:
+    if np.isnan(value):
+        return UNKNOWN
+    influence = np.mean([found.influence for found in rows.areas], axis=0)
+    variance, freedom, fewer = spread(influence, rows.true, rows.group, rows.n_groups)
+    return intervals.auc_interval(value, variance, freedom, fewer)
+
+
+def _behind(held: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the groups behind each figure of each class, shape (classes asked about,)."""
+    mine, others, called, spared = held.T
+    return {
+        "accuracy": np.minimum(mine + others, np.maximum(mine, others)), "specificity": others,
+        "sensitivity": mine, "ppv": called, "npv": spared, "f1": mine,
+        "mean_of_six": held.min(axis=1),
+    }  # fmt: skip
+
+
+def _unreliable(n_groups: int, held: np.ndarray) -> tuple[str, ...]:
+    mine, others = held[:, 0].min(), held[:, 1].min()
+    if n_groups < FEW_GROUPS:
+        return FIGURES
+    found = set()
+    if mine < FEW_OF_CLASS:
+        found |= {"sensitivity", "ppv", "f1", "mean_of_six", "auc"}
+    if others < FEW_OF_CLASS:
+        found |= {"specificity", "npv", "mean_of_six", "auc"}
+    return tuple(name for name in FIGURES if name in found)
+
+
+def _cautious(rows: Rows, held: np.ndarray) -> dict[str, Interval]:
+    """Return Wilson's intervals as if each group were one case, means over classes.
+
+    F1 is the harmonic mean of sensitivity and PPV, and its ends are those of theirs; the mean of
+    six has the means of all ends.
+    """
+    cells = one_versus_rest(rows.confusion[..., None])[..., 0]
+    six = {name: np.atleast_1d(value) for name, value in six_from_counts(*cells).items()}
+    behind = _behind(held)
+    ends: dict[str, np.ndarray] = {}
+    for name in ("accuracy", "specificity", "sensitivity", "ppv", "npv"):
+        pairs = zip(six[name], behind[name], strict=True)
+        ends[name] = np.asarray([intervals.wilson(share * n, n) for share, n in pairs])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ends["f1"] = 2 / (1 / ends["sensitivity"] + 1 / ends["ppv"])
+    if len(rows.names) > 2:  # the share of rows given their class, over all groups
+        right = np.trace(rows.confusion) / rows.confusion.sum()
+        ends["accuracy"] = np.asarray([intervals.wilson(right * rows.n_groups, rows.n_groups)])
+    means = {name: ends[name].mean(axis=0) for name in SIX}
+    means["mean_of_six"] = np.mean(list(means.values()), axis=0)
+    return {name: Interval(float(low), float(high)) for name, (low, high) in means.items()}
+
+
+def _warnings(rows: Rows, held: np.ndarray) -> list[str]:
+    """Return what makes the figures less sure than they look."""
+    found = []
+    if rows.n_groups == 1:
+        found.append("one group: no interval can be drawn")
+    elif rows.n_groups < FEW_GROUPS:
+        found.append(
+            f"{rows.n_groups} groups: intervals over fewer than {FEW_GROUPS} are unreliable"
+        )
+    counts = held[:, 0] if len(held) > 1 else held[0, 1::-1]
+    found += [
+        f"{n} groups hold class {name}: intervals over fewer than {FEW_OF_CLASS} are unreliable"
+        for name, n in zip(rows.names, counts.tolist(), strict=True)
+        if n < FEW_OF_CLASS
+    ]
+    if sum(n > 0 for n in counts) == 1:
+        found.append("the rows are of one class")
+    ties = max((one.ties for one in rows.areas), default=0.0)
+    if ties > MANY_TIES:
+        found.append(f"{ties:.0%} of the pairs behind the AUC are ties: probabilities are few")
+    return found
+
+
+def _reason(rows: Rows, name: str, values: Mapping[str, float]) -> str:
+    if name == "mean_of_six":
+        return f"{', '.join(n for n in SIX if np.isnan(values[n]))} undefined"
+    parts = [_why(rows, name, c) for c in rows.asked]
+    return "; ".join(part for part in parts if part)
+
+
+def _why(rows: Rows, name: str, c: int) -> str:
+    """Return why a figure is undefined for one class, or nothing if it is not."""
+    if name == "auc" and rows.prob is None:
+        return "there are no probabilities" if c == rows.asked[0] else ""
+    this, rest = rows.names[c], "another class" if len(rows.names) > 2 else rows.names[0]
+    true, called, n = rows.confusion[c].sum(), rows.confusion[:, c].sum(), rows.confusion.sum()
+    causes = {
+        "accuracy": (not n, "no row weighs anything"),
+        "sensitivity": (not true, f"no row is {this}"),
+        "specificity": (true == n, f"no row is {rest}"),
+        "ppv": (not called, f"no row is called {this}"),
+        "npv": (called == n, f"no row is called {rest}"),
+        "f1": (not true and not called, f"no row is or is called {this}"),
+        "auc": (true in (0, n), f"no row is {rest if true else this}"),
+    }
+    undefined, cause = causes[name]
+    return cause if undefined else ""
+
+
+def _others(rows: Rows, graded: bool, reasons: dict[str, str]) -> dict[str, float]:
+    """Return the further figures; `reasons` gains why some are undefined."""
+    found = {
+        "balanced_accuracy": _measures.balanced_accuracy_of(rows.confusion),
+        "mcc": _measures.mcc_of(rows.confusion),
+    }
+    if graded:
+        found["quadratic_kappa"] = _measures.quadratic_kappa_of(rows.confusion)
+    if rows.prob is not None:
+        scored: dict[str, Any] = {"classes": range(len(rows.names)), "weights": rows.weight}
+        if len(rows.names) == 2:
+            prob, truth = rows.prob[:, 1], rows.true == 1
+            for name in ("average_precision", "calibration_slope", "calibration_intercept"):
+                found[name] = getattr(_measures, name)(
+                    truth, prob, positive=True, weights=rows.weight
+                )
+        for name in ("log_loss", "brier", "expected_calibration_error"):
+            found[name] = getattr(_measures, name)(rows.true, rows.prob, **scored)
+    for name, value in found.items():
+        if not np.isfinite(value):
+            reasons[name] = _why_other(rows, name)
+    return {name: found[name] for name in (*OTHERS, "quadratic_kappa") if name in found}
+
+
+def _why_other(rows: Rows, name: str) -> str:
+    true = rows.confusion.sum(axis=1)
+    if (true == 0).any() and name != "expected_calibration_error":
+        absent = [n for n, count in zip(rows.names, true, strict=True) if not count]
+        return f"no row is {', '.join(absent)}"
+    if name == "log_loss":
+        return "infinite: a true class was given probability 0"
+    if rows.prob is not None and name.startswith("calibration"):
+        if ((rows.prob == 0) | (rows.prob == 1)).any():
+            return "a probability is 0 or 1"
+        return "probabilities separate the classes, or are all equal"
+    return "all rows are called one class"
+
+
+def _per_class(rows: Rows) -> pd.DataFrame:
+    areas = [one.area for one in rows.areas] or [np.nan] * len(rows.names)
+    table = _measures.table_of_classes(rows.confusion, rows.names, areas)
+    figures = [*SIX, "auc"]
+    share = table["n"].to_numpy() / max(1e-300, table["n"].sum())
+    both = [table[figures].mean(skipna=False), share @ table[figures].to_numpy(dtype=np.float64)]
+    means = pd.DataFrame(both, columns=figures)
+    means["class"], means["n"] = ["macro", "weighted"], table["n"].sum()
+    return pd.concat([table, means[table.columns]], ignore_index=True)
+
+
+def _subgroups(
+    rows: Rows, parts: np.ndarray, threshold: float | None, resamples: int, seed: int
+) -> pd.DataFrame:
+    if pd.isna(parts).any():
+        raise TableError("`by` has empty cells", received=f"{int(pd.isna(parts).sum())} rows")
+    found = []
+    for part in sorted({str(value) for value in parts.tolist()}):
+        mine = rows.part(np.asarray([str(value) == part for value in parts.tolist()]))
+        report = _report(mine, threshold, False, resamples, seed)
+        found.append(report.table().assign(part=part, n=report.n, n_groups=report.n_groups))
+    table = pd.concat(found, ignore_index=True)
+    return table[["part", "n", "n_groups", "metric", "value", "low", "high", "reliable"]]
