@@ -90,14 +90,35 @@ def tell(name: str, title: str, rows: Sequence[Row], *, notes: str = "", save: b
     if notes:
         print(notes)
     if save:
-        found = {
-            "title": title, "command": f"python benchmarks/{name}.py", "machine": machine(),
-            "date": date.today().isoformat(), "notes": notes, "rows": [asdict(row) for row in rows],
-        }  # fmt: skip
-        RESULTS.mkdir(exist_ok=True)
-        part = RESULTS / f"{name}.json.part"
-        part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(RESULTS / f"{name}.json")
+        _write(name, title, notes, {"rows": [asdict(row) for row in rows]})
+
+
+def keep(
+    name: str, title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
+    notes: str = "", save: bool,
+) -> None:  # fmt: skip
+    """Print a table of other columns and, if asked, keep it in `results/NAME.json`."""
+    print(title)
+    widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
+    for line in (columns, *lines):
+        print(
+            "  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+        )
+    if notes:
+        print(notes)
+    if save:
+        _write(name, title, notes, {"columns": list(columns), "lines": [list(x) for x in lines]})
+
+
+def _write(name: str, title: str, notes: str, table: Mapping[str, object]) -> None:
+    found = {
+        "title": title, "command": f"python benchmarks/{name}.py", "machine": machine(),
+        "date": date.today().isoformat(), "notes": notes, **table,
+    }  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    part = RESULTS / f"{name}.json.part"
+    part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(RESULTS / f"{name}.json")
 
 
 def machine() -> str:

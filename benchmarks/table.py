@@ -13,18 +13,23 @@ START, END = "<!-- benchmarks: made by benchmarks/table.py -->", "<!-- end of be
 
 def markdown(found: dict[str, Any]) -> str:
     """Return one benchmark as a Markdown table."""
+    rows = [[row["what"], row["kit"], row["peer"], _ratio(row["ratio"]), row["goal"]]
+            for row in found.get("rows", ())]  # fmt: skip
+    columns = found.get("columns", ["what", "kit", "instead of it", "ratio", "goal"])
     lines = [
         f"**{found['title']}** (`{found['command']}`; {found['machine']}; {found['date']})",
         "",
-        "| what | kit | instead of it | ratio | goal |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(cells)} |" for cells in found.get("lines", rows)),
     ]
-    for row in found["rows"]:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"
-        lines.append(f"| {row['what']} | {row['kit']} | {row['peer']} | {ratio} | {row['goal']} |")
     if found["notes"]:
         lines += ["", *found["notes"].splitlines()]
     return "\n".join(lines)
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}x"
 
 
 def tables() -> str:
