@@ -26,8 +26,6 @@ OTHERS = (
 FEW_GROUPS = 50  # below, a bootstrap over groups covers too little
 FEW_OF_CLASS = 15
 MANY_TIES = 0.05  # share of positive-negative pairs with equal probability
-MANY_UNDEFINED = 0.05  # share of resamples
-SMALL_PART = 2  # rows
 
 
 @dataclass(frozen=True)
@@ -126,10 +124,11 @@ def evaluate(
 ) -> Report:
     """Return the six metrics, their mean and the AUC, with 95 % intervals over groups.
 
-    Intervals of the six and their mean are those of a bias-corrected and accelerated bootstrap that
-    draws whole groups (without groups, the confusion matrix); AUC's is DeLong's over groups. Above
-    two classes a row is given the class of the largest probability, and the figures are means over
-    one-versus-rest.
+    Intervals of the six and their mean are percentiles of a Bayesian bootstrap of whole groups
+    (without groups, of the confusion matrix) to which one patient for each true class is added,
+    spread over what it may be called (Jeffreys' prior of two classes); AUC's is DeLong's over
+    groups. Above two classes a row is given the class of the largest probability, and the figures
+    are means over one-versus-rest.
 
     Args:
         y_true: True labels, shape (n,).
@@ -181,7 +180,7 @@ def _report(rows: Rows, threshold: float | None, graded: bool, resamples: int, s
     held = rows.held()
     metrics = {name: Metric(value, np.nan, np.nan) for name, value in values.items()}
     if rows.n_groups > 1:
-        found = _intervals(rows, values, held, reasons, resamples, seed)
+        found = _intervals(rows, values, resamples, seed)
         metrics = {name: Metric(values[name], *found[name]) for name in FIGURES}
     other = _others(rows, graded, reasons)
     unreliable = _unreliable(rows.n_groups, held)
@@ -216,29 +215,36 @@ def statistic_of(kinds: np.ndarray, classes: int) -> Statistic:
 
 
 def _intervals(
-    rows: Rows, values: Mapping[str, float], held: np.ndarray, reasons: dict[str, str],
-    resamples: int, seed: int,
-) -> dict[str, Interval]:  # fmt: skip
-    """Return each figure's interval; `reasons` gains what a reader must know of them."""
-    kinds, frequency = rows.kinds()
-    statistic = statistic_of(kinds, len(rows.names))
-    drawn = intervals.bootstrap(statistic, frequency, resamples=resamples, seed=seed)
-    left = intervals.jackknife(statistic, frequency)
+    rows: Rows, values: Mapping[str, float], resamples: int, seed: int
+) -> dict[str, Interval]:
+    kinds, frequency = with_prior(*rows.kinds(), len(rows.names))
+    drawn = intervals.bootstrap(
+        statistic_of(kinds, len(rows.names)), frequency, resamples=resamples, seed=seed
+    )
     found = {"auc": _auc_interval(rows, values["auc"])}
-    behind = _behind(held)
     for name in (*SIX, "mean_of_six"):
-        found[name] = intervals.bca(drawn[name], values[name], left[name], frequency)
-        lost = float(np.isnan(drawn[name]).mean())
-        if np.isnan(values[name]):
-            continue
-        if lost > MANY_UNDEFINED:
-            reasons[name] = f"undefined in {lost:.0%} of the resamples, which are left out"
-        if found[name].high - found[name].low < 1e-12:  # all rows right, or all wrong
-            n = int(behind[name].min())
-            found[name] = intervals.wilson(values[name] * n, n)
-            said = f"equal in all resamples: the interval is Wilson's of {n} groups"
-            reasons[name] = "; ".join([*([reasons[name]] if name in reasons else []), said])
+        defined = not np.isnan(values[name])
+        found[name] = intervals.percentile(drawn[name]) if defined else UNKNOWN
     return found
+
+
+def with_prior(
+    kinds: np.ndarray, frequency: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the kinds of groups with a patient of mean size added for each true class.
+
+    It is spread evenly over the classes that it may be called: for two, half a patient in each cell
+    of the confusion matrix, Jeffreys' prior of a share.
+
+    Args:
+        kinds: Confusion matrix of a group of each kind, shape (kinds, classes * classes).
+        frequency: Groups of each kind, shape (kinds,).
+        classes: Classes.
+    """
+    size = float(frequency @ kinds.sum(axis=1)) / float(frequency.sum())
+    cells = classes**2
+    added = np.concatenate([kinds, size * np.eye(cells)])
+    return added, np.concatenate([frequency, np.full(cells, 1 / classes)])
 
 
 def _auc_interval(rows: Rows, value: float) -> Interval:

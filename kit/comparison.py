@@ -49,7 +49,7 @@ def compare(
 ) -> dict[str, Difference]:
     """Return the differences, b less a, of two models' figures on the same rows.
 
-    The interval of the six and their mean is the percentile interval of a bootstrap that draws
+    The interval of the six and their mean is the percentile interval of a Bayesian bootstrap of the
     groups with both models' decisions on them; their p-value is that of exchanging the two models
     on whole groups at random. The AUC's are DeLong's, over groups.
 
@@ -104,21 +104,33 @@ def _six_differences(a: Rows, b: Rows, resamples: int, seed: int) -> dict[str, D
 
     value = np.diff([figures(frequency[None], part) for part in (kinds[:, :half], kinds[:, half:])],
                     axis=0)[0, :, 0]  # fmt: skip
-    drawn = list(intervals.drawn_counts(frequency, resamples=resamples, seed=seed))
+    drawn = list(intervals.resampled_weights(frequency, resamples=resamples, seed=seed))
     spreads = np.concatenate(
         [figures(one, kinds[:, half:]) - figures(one, kinds[:, :half]) for one in drawn], axis=1
     )
     chance = _exchanged(kinds, frequency, figures, resamples, seed)
-    found = {}
+    wider, found = _expansion(a.n_groups), {}
     for i, name in enumerate((*SIX, "mean_of_six")):
         if np.isnan(value[i]):
             found[name] = Difference(*[float("nan")] * 4)
             continue
-        low, high = intervals.percentile(spreads[i])
+        ends = intervals.percentile(spreads[i])
+        low, high = (value[i] + wider * (end - value[i]) for end in ends)
         beyond = np.abs(chance[i]) >= abs(value[i]) - 1e-12
         p = (1 + int(beyond.sum())) / (1 + resamples)
-        found[name] = Difference(float(value[i]), low, high, p)
+        found[name] = Difference(float(value[i]), float(low), float(high), p)
     return found
+
+
+def _expansion(n: int) -> float:
+    """Return by how much percentiles of few groups are too near: Student's t, and n / (n - 1).
+
+    Source: Hesterberg (2015), 10.1080/00031305.2015.1089789, expanded percentiles.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    tail, freedom = (1 + intervals.LEVEL) / 2, max(1, n - 1)
+    return float(stdtrit(freedom, tail) / ndtri(tail) * ((freedom + 1) / freedom) ** 0.5)
 
 
 def _joint(a: Rows, b: Rows) -> np.ndarray:

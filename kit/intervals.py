@@ -1,11 +1,12 @@
 """Intervals of figures: a bootstrap over groups (patients), DeLong's for AUC, Wilson's for a share.
 
 Images of one patient resemble each other. Resampling images as if they were patients makes
-intervals collapse, so that whole groups are drawn. Groups with the same counts are
-interchangeable: a resample is how often each distinct row of counts was drawn, so that a million
-rows without groups, which have as many distinct rows as the confusion matrix has cells, cost no
-more than ten. Which interval is used where was chosen by the coverage that
-`benchmarks/coverage.py` prints.
+intervals collapse, so that whole groups are weighted anew. The weights are those of the Bayesian
+bootstrap: a group counts not 0, 1, 2 times but as an exponential number, so that no resample loses
+a class. Groups with the same counts are interchangeable, and their weights together a gamma number:
+a million rows without groups, which have as many distinct kinds as the confusion matrix has cells,
+cost no more than ten. This bootstrap, and not a multinomial one with percentiles or BCa, was chosen
+by the coverage that `benchmarks/coverage.py` prints.
 """
 
 from __future__ import annotations
@@ -36,51 +37,28 @@ UNKNOWN = Interval(float("nan"), float("nan"))
 
 
 def resampled_weights(
-    n_groups: int, *, resamples: int, seed: int, width: int | None = None
-) -> Iterator[np.ndarray]:
-    """Yield how often each group was drawn, for some resamples at a time.
-
-    Args:
-        n_groups: Groups drawn from, and drawn, with replacement.
-        resamples: Resamples in all.
-        seed: Seeds the draws.
-        width: Cells that the caller needs for one resample, where more than `n_groups`.
-
-    Yields:
-        float64 whole numbers, shape (some, n_groups); each row sums to `n_groups`.
-    """
-    yield from drawn_counts(np.ones(n_groups), resamples=resamples, seed=seed, width=width)
-
-
-def drawn_counts(
     frequency: np.ndarray, *, resamples: int, seed: int, width: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield how often each kind of group was drawn, for some resamples at a time.
+    """Yield the weight of each kind of group, for some resamples at a time.
 
     Args:
-        frequency: How many groups there are of each kind, shape (kinds,); as many are drawn.
+        frequency: How many groups there are of each kind, > 0, shape (kinds,); one each where no
+            two groups are alike.
         resamples: Resamples in all.
-        seed: Seeds the draws.
+        seed: Seeds the weights.
         width: Cells that the caller needs for one resample, where more than there are kinds.
 
     Yields:
-        float64 whole numbers, shape (some, kinds).
+        float64 above 0, shape (some, kinds), on average `frequency`.
+
+    Source: Rubin (1981), 10.1214/aos/1176345338.
     """
     positive_int("resamples", resamples)
     rng = np.random.default_rng(seed)
-    total, kinds = int(frequency.sum()), len(frequency)
-    step = max(1, CHUNK // max(1, kinds, width or 0))
-    ends = np.cumsum(frequency)
+    step = max(1, CHUNK // max(1, len(frequency), width or 0))
     for start in range(0, resamples, step):
         some = min(step, resamples - start)
-        if kinds * 8 < total:  # few kinds of many groups: their numbers are drawn at once
-            yield rng.multinomial(total, frequency / total, size=some).astype(np.float64)
-            continue
-        drawn = rng.integers(0, total, size=(some, total))
-        kind = drawn if kinds == total else np.searchsorted(ends, drawn, side="right")
-        kind += np.arange(some)[:, None] * kinds
-        counted = np.bincount(kind.ravel(), minlength=some * kinds)
-        yield counted.reshape(some, kinds).astype(np.float64)
+        yield rng.gamma(frequency, size=(some, len(frequency)))
 
 
 def bootstrap(
@@ -89,7 +67,7 @@ def bootstrap(
     """Return the values of each figure over resamples of whole groups.
 
     Args:
-        statistic: Takes how often each kind of group counts, shape (some, kinds), and returns for
+        statistic: Takes the weight of each kind of group, shape (some, kinds), and returns for
             each figure its values, shape (some,), NaN where undefined.
         frequency: How many groups there are of each kind, shape (kinds,).
         resamples: Resamples in all.
@@ -97,66 +75,12 @@ def bootstrap(
 
     Returns:
         For each figure its values, shape (resamples,).
-
-    Source: cluster bootstrap, Davison and Hinkley (1997), section 3.8.
     """
-    parts = [statistic(drawn) for drawn in drawn_counts(frequency, resamples=resamples, seed=seed)]
+    parts = [
+        statistic(weights)
+        for weights in resampled_weights(frequency, resamples=resamples, seed=seed)
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def jackknife(statistic: Statistic, frequency: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the values of each figure when one group of each kind is left out, shape (kinds,)."""
-    kinds = len(frequency)
-    step = max(1, CHUNK // max(1, kinds))
-    parts = []
-    for start in range(0, kinds, step):
-        left = np.repeat(frequency[None].astype(np.float64), min(step, kinds - start), axis=0)
-        left[np.arange(len(left)), np.arange(start, start + len(left))] -= 1
-        parts.append(statistic(left))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def bca(
-    values: np.ndarray,
-    estimate: float,
-    left_out: np.ndarray,
-    frequency: np.ndarray,
-    *,
-    level: float = LEVEL,
-) -> Interval:
-    """Return the bias-corrected and accelerated interval of bootstrap values.
-
-    Args:
-        values: Figure over resamples, shape (resamples,); NaN, where it was undefined, is left out.
-        estimate: The figure itself.
-        left_out: Figure with one group of each kind left out, shape (kinds,), NaN where undefined.
-        frequency: Groups of each kind, shape (kinds,).
-        level: Share that the interval covers.
-
-    Returns:
-        Both ends; NaN where the figure, or each of its resamples, is undefined.
-
-    Source: Efron (1987), 10.1080/01621459.1987.10478410.
-    """
-    drawn = values[~np.isnan(values)]
-    if np.isnan(estimate) or not len(drawn):
-        return UNKNOWN
-    normal = NormalDist()
-    near = 1e-12 * max(1.0, abs(estimate))  # a resample equal to the estimate but for rounding
-    below = ((drawn < estimate - near).mean() + (drawn <= estimate + near).mean()) / 2
-    edge = 0.5 / len(drawn)
-    bias = normal.inv_cdf(float(np.clip(below, edge, 1 - edge)))
-    known = ~np.isnan(left_out)
-    count, pulled = frequency[known], left_out[known]
-    pull = (count @ pulled) / max(1, count.sum()) - pulled
-    spread = float(count @ pull**2)
-    acceleration = float(count @ pull**3) / (6 * spread**1.5) if spread > 0 else 0.0
-    tail = normal.inv_cdf((1 + level) / 2)
-    ends = []
-    for z in (bias - tail, bias + tail):
-        ends.append(normal.cdf(bias + z / max(1e-6, 1 - acceleration * z)))
-    low, high = np.quantile(drawn, ends)
-    return Interval(float(low), float(high))
 
 
 def percentile(values: np.ndarray, *, level: float = LEVEL) -> Interval:
@@ -219,7 +143,7 @@ def clustered(influence: np.ndarray, stratum: np.ndarray) -> tuple[float, float]
     parts = squares * (freedom + 1) / freedom
     variance = float(parts.sum())
     weight = float((parts**2 / freedom).sum())
-    return variance, variance**2 / weight if weight > 0 else 1.0
+    return variance, variance**2 / weight if weight > 0 else float(freedom.sum())
 
 
 def auc_interval(

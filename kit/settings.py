@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kit.checks import first, nearest
 from kit.errors import SettingsError
 from kit.files import fingerprint
+from kit.thresholds import DEMANDED
 
 Kind = Literal["slides", "patches", "images", "dicom", "arrays"]
 
@@ -66,8 +67,12 @@ class Settings(BaseModel):
     threads: int = Field(1, ge=1, description="threads of one fit: they change last digits")
 
     ensemble: Literal["mean"] = Field("mean", description="how the folds' networks are joined")
-    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["mean_of_six", "youden", "f1"] = Field(
-        "mean_of_six", description="fixed, or chosen out-of-fold"
+    threshold: (
+        Annotated[float, Field(ge=0, le=1)]
+        | Literal["mean_of_six", "youden", "f1"]
+        | Annotated[str, Field(pattern=f"^{DEMANDED.pattern}$")]
+    ) = Field(
+        "mean_of_six", description="fixed, chosen out-of-fold, or sensitivity=S, specificity=S"
     )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of the intervals")
 

@@ -7,16 +7,18 @@ cases; nested choice does not.
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 
-from kit.checks import choice, fraction, probabilities, same_length
-from kit.errors import TableError
-from kit.metrics import mean_of_six, six_from_counts
+from kit._counts import mean_of_six, six_from_counts
+from kit.checks import fraction, nearest, probabilities, same_length
+from kit.errors import SettingsError, TableError
 
 log = logging.getLogger(__name__)
 
 METHODS = ("mean_of_six", "youden", "f1")
+DEMANDED = re.compile(r"(sensitivity|specificity)=(0?\.\d+|[01](?:\.0*)?)")
 FALLBACK = 0.5
 ROUNDING = 1e-12  # differences below are none
 
@@ -32,7 +34,8 @@ def choose(y_true: np.ndarray, y_prob: np.ndarray, method: float | str) -> float
         y_true: bool or 0 and 1, shape (n,); True is the positive class.
         y_prob: Probability of the positive class, shape (n,), in [0, 1].
         method: `mean_of_six`, `youden` (sensitivity + specificity) or `f1`, to be as large as can
-            be; or a number in [0, 1], which is returned as it is.
+            be; `sensitivity=.95`, the highest threshold that reaches it, or `specificity=.9`, the
+            lowest; or a number in [0, 1], which is returned as it is.
 
     Returns:
         The threshold; 0.5, with a logged reason, where the rows allow no choice.
@@ -43,11 +46,19 @@ def choose(y_true: np.ndarray, y_prob: np.ndarray, method: float | str) -> float
     """
     if not isinstance(method, str):
         return fraction("threshold", method)
-    choice("threshold", method, METHODS)
+    demanded = DEMANDED.fullmatch(method)
+    if method not in METHODS and not demanded:
+        raise SettingsError(
+            "threshold is unknown",
+            expected=f"a number in [0, 1], {', '.join(METHODS)}, sensitivity=S or specificity=S",
+            received=f"threshold={method}", remedy=nearest(method, METHODS),
+        )  # fmt: skip
     truth, prob = _checked(y_true, y_prob)
     if truth.all() or not truth.any():
         return _fallback("the rows are of one class")
     distinct, run = np.unique(prob, return_inverse=True)
+    if demanded:
+        return _reaching(truth, distinct, run, demanded[1], float(demanded[2]))
     if len(distinct) == 1:
         return _fallback("all probabilities are equal")
     return _middle(distinct, _scores(truth, run, len(distinct), method))
@@ -106,6 +117,27 @@ def _checked(y_true: np.ndarray, y_prob: np.ndarray) -> tuple[np.ndarray, np.nda
 def _fallback(reason: str) -> float:
     log.warning("threshold %s: nothing to choose, because %s", FALLBACK, reason)
     return FALLBACK
+
+
+def _reaching(
+    truth: np.ndarray, distinct: np.ndarray, run: np.ndarray, name: str, least: float
+) -> float:
+    """Return the threshold that reaches a sensitivity or specificity and costs the other least."""
+    of_class = truth if name == "sensitivity" else ~truth
+    below = np.concatenate([[0], np.cumsum(np.bincount(run[of_class], minlength=len(distinct)))])
+    share = below / below[-1]  # of the class below each cut: none, then one distinct value more
+    if name == "sensitivity":
+        cut = int(np.flatnonzero(1 - share >= least - ROUNDING)[-1])
+    else:
+        cut = int(np.flatnonzero(share >= least - ROUNDING)[0])
+    edges = np.concatenate([[0.0], distinct, [1.0]])
+    low, high = float(edges[cut]), float(edges[cut + 1])
+    middle = (low + high) / 2
+    if middle > low:
+        return middle
+    if cut == len(distinct):
+        log.warning("%s %s is out of reach: negative rows have probability 1", name, least)
+    return high
 
 
 def _scores(truth: np.ndarray, run: np.ndarray, n_runs: int, method: str) -> np.ndarray:

@@ -20,7 +20,7 @@ FLOORS = {
     "dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds scoring finished overview quality _plots _slide_figures",
+    "kinds scoring finished overview quality _plots _slide_figures _score_figures official judge",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -38,7 +38,8 @@ ALLOWED = {
     "_rows": {"_labels", "_measures", "_ranks"},  # labels as codes, once for all figures
     "_report": {"_counts", "_labels", "_measures", "_ranks", "_rows", "intervals"},
     "comparison": {"_counts", "_labels", "_ranks", "_report", "_rows", "intervals"},  # two reports
-    "thresholds": {"metrics"},  # a threshold is chosen by a metric
+    "settings": {"thresholds"},  # how a demanded sensitivity is written
+    "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
     "readers": {"tiled", "codecs"},  # one of the handles
     "tiled": {"codecs"},  # a tile's bytes to pixels
@@ -46,8 +47,9 @@ ALLOWED = {
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
-    "figures": {"_plots", "_slide_figures"},  # axes and colours; those of slides
+    "figures": {"_plots", "_slide_figures", "_score_figures"},  # axes; those of slides and scores
     "_slide_figures": {"_plots"},
+    "_score_figures": {"_plots"},
     "sampler": {"draws"},  # the label of what is neither
     "report": {"_plots"},
     "doctor": {"inventory"},  # which datasets are here

@@ -325,11 +325,22 @@ def test_an_undefined_class_of_several_is_named() -> None:
     assert report.reasons["ppv"] == "no row is called b"
 
 
-def test_resamples_without_the_figure_are_counted() -> None:
-    true, prob = np.repeat([1, 0], [2, 30]), np.linspace(1, 0, 32)
-    report = metrics.evaluate(true, prob, threshold=0.9, resamples=500)
-    assert "of the resamples" in report.reasons["sensitivity"]
-    assert "specificity" not in report.reasons
+def test_a_figure_of_one_and_one_of_zero_have_intervals_with_a_width() -> None:
+    true = np.repeat([1, 0], [20, 180])
+    report = metrics.evaluate(true, true.astype(float), threshold=0.5)
+    for metric in report.metrics.values():
+        assert metric.value == 1 and 0.8 < metric.low < metric.high <= 1
+    assert report["sensitivity"].low == pytest.approx(0.88, abs=0.02)  # Beta(20.5, .5) at 2.5 %
+    wrong = metrics.evaluate(true, 1.0 - true, threshold=0.5)
+    assert wrong["accuracy"].value == 0 and wrong["accuracy"].high > 0.005
+
+
+def test_intervals_without_groups_are_those_of_jeffreys() -> None:
+    from scipy.stats import beta
+
+    true, called = np.repeat([1, 0], [30, 170]), np.repeat([1, 0, 1, 0], [24, 6, 17, 153])
+    found = metrics.evaluate(true, None, y_pred=called, resamples=40_000)["sensitivity"]
+    assert [found.low, found.high] == pytest.approx(beta(24.5, 6.5).ppf([0.025, 0.975]), abs=0.004)
 
 
 def test_few_groups_few_cases_of_a_class_and_ties_are_warned_of() -> None:

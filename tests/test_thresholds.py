@@ -132,3 +132,48 @@ def test_bad_input_is_refused() -> None:
         nested(np.array([0, 1]), np.array([0.1, 0.2]), np.array([0]), "f1")
     with pytest.raises(TableError, match="whole numbers"):
         nested(np.array([0, 1]), np.array([0.1, 0.2]), np.array([0.0, np.nan]), "f1")
+
+
+def test_a_demanded_sensitivity_is_reached_at_the_least_cost() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random(500) < 0.3
+    prob = 1 / (1 + np.exp(-rng.normal(size=500) - 1.5 * truth))
+    for least in (0.8, 0.95, 1.0):
+        cut = choose(truth, prob, f"sensitivity={least}")
+        reached = (prob[truth] >= cut).mean()
+        assert reached >= least
+        above = np.sort(prob[prob >= cut])[0] + 1e-12  # the next cut gives up too much
+        assert (prob[truth] >= above).mean() < least
+        cut = choose(truth, prob, f"specificity={least}")
+        assert (prob[~truth] < cut).mean() >= least
+        below = np.sort(prob[prob < cut])[-1]
+        assert (prob[~truth] < below).mean() < least
+
+
+def test_demands_at_the_ends_call_all_or_none() -> None:
+    truth, prob = np.array([True, False, True]), np.array([0.2, 0.5, 0.5])
+    assert choose(truth, prob, "sensitivity=1") == pytest.approx(0.1)
+    assert choose(truth, prob, "specificity=1") == pytest.approx(0.75)
+    assert choose(truth, prob, "sensitivity=.5") == pytest.approx(0.35)
+    assert choose(truth, prob, "specificity=0") == pytest.approx(0.1)
+
+
+def test_a_specificity_out_of_reach_is_said(caplog) -> None:
+    cut = choose(np.array([True, False]), np.array([0.5, 1.0]), "specificity=.9")
+    assert cut == 1.0
+    assert "out of reach" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["sensitivity", "sensitivity=2", "recall=.9", "sensitivity=.9x"])
+def test_a_demand_that_says_nothing_is_refused(method) -> None:
+    with pytest.raises(SettingsError, match="threshold"):
+        choose(np.array([True, False]), np.array([0.5, 0.6]), method)
+
+
+def test_a_demand_is_a_setting_of_a_run() -> None:
+    from kit.settings import parse, resolve
+
+    values = parse(["threshold=sensitivity=.95"])
+    assert resolve("patches", overrides=values).threshold == "sensitivity=.95"
+    with pytest.raises(SettingsError, match="threshold"):
+        resolve("patches", overrides={"threshold": "sensitivity=95"})
