@@ -51,11 +51,20 @@ def _figure_class() -> type[Figure]:
 
 
 def panels(
-    height: float, columns: int = 1, rows: int = 1, *, title: str = ""
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure of notebook width, `height` inches high, and its axes row by row."""
+    height: float, columns: int = 1, rows: int = 1, *, title: str = "",
+    ratios: Sequence[float] | None = None,
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """Return a figure of notebook width, `height` inches high, and its axes row by row.
+
+    Args:
+        height: In inches.
+        columns: Axes in a row.
+        rows: Rows of axes.
+        title: Over the figure.
+        ratios: Heights of the rows to each other; None: equal.
+    """
     figure = _figure_class()(figsize=(WIDTH, height), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, height_ratios=ratios).flat)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     if title:
@@ -117,24 +126,32 @@ def spoken(metric: str) -> str:
 
 
 def stacked(axis: Axes, counts: pd.DataFrame, heights: pd.DataFrame) -> None:
-    """Draw one bar for each row, its columns stacked; the numbers inside are the counts."""
-    names = [str(name) for name in counts.index]
-    start = np.zeros(len(counts))
+    """Draw one bar for each row, its columns stacked; the numbers inside are the counts.
+
+    A number that its bar has no room for is left out.
+    """
+    names = [short(name, 16) for name in counts.index]
+    start, tall = np.zeros(len(counts)), float(heights.sum(axis=1).max()) * 0.06
+    size = 9 if len(counts) <= 6 else 6
     for number, name in enumerate(counts.columns):
         colour = COLOURS[number % len(COLOURS)]
-        bars = axis.bar(names, heights[name], bottom=start, color=colour, label=str(name))
+        bars = axis.bar(
+            names, heights[name], bottom=start, color=colour, label=short(name, 16),
+            hatch="///" if number >= len(COLOURS) else None,
+        )  # fmt: skip
+        fits = (heights[name] > tall).to_numpy()
         axis.bar_label(
-            bars, [f"{n:,}" if n else "" for n in counts[name]], label_type="center",
-            color="black" if colour in LIGHT else "white",
+            bars, [f"{n:,}" if fit else "" for n, fit in zip(counts[name], fits, strict=True)],
+            label_type="center", color="black" if colour in LIGHT else "white", fontsize=size,
         )  # fmt: skip
         start += heights[name].to_numpy()
     axis.tick_params("x", rotation=20 if sum(map(len, names)) > 40 else 0)
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+    axis.legend(ncols=4 if counts.shape[1] > 3 else 3, fontsize=8, **ABOVE)
 
 
-def shares(axis: Axes, values: Any, name: str, number: int) -> None:
-    """Draw a histogram of probabilities whose bars add up to 100 %."""
-    weights = np.full(len(values), 100 / max(1, len(values)))
+def shares(axis: Axes, values: Any, name: str, number: int, *, of: int | None = None) -> None:
+    """Draw a histogram of probabilities whose bars add up to 100 %, or to their share `of` all."""
+    weights = np.full(len(values), 100 / max(1, of or len(values)))
     axis.hist(
         values, np.linspace(0, 1, 26).tolist(), weights=weights,
         alpha=0.55, color=COLOURS[number], label=f"{name} ({len(values):,})",

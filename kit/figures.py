@@ -11,33 +11,40 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kit._model_figures import agreement as agreement
+from kit._model_figures import cases_sheet as cases_sheet
+from kit._model_figures import comparison as comparison
+from kit._model_figures import forest as forest
+from kit._model_figures import gain_of_models as gain_of_models
 from kit._plots import (
     BESIDE,
     COLOURS,
     GREY,
     STYLES,
+    many,
     panels,
     shares,
     sheet,
-    spoken,
+    short,
     stacked,
     whole,
 )
+from kit._score_figures import calibration as calibration
+from kit._score_figures import confusion_matrix as confusion_matrix
+from kit._score_figures import metrics_against_threshold as metrics_against_threshold
+from kit._score_figures import precision_recall as precision_recall
+from kit._score_figures import probability_by_class as probability_by_class
+from kit._score_figures import roc as roc
 from kit._slide_figures import mosaic as mosaic
 from kit._slide_figures import patches_by_class as patches_by_class
 from kit._slide_figures import patches_on_thumbnail as patches_on_thumbnail
 from kit._slide_figures import stain_by_slide as stain_by_slide
 from kit._slide_figures import tissue_overlay as tissue_overlay
+from kit.checks import columns
 from kit.errors import TableError
-from kit.intervals import resampled_weights
-from kit.metrics import six_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def _many(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def class_counts(cases: pd.DataFrame) -> Figure:
@@ -46,7 +53,7 @@ def class_counts(cases: pd.DataFrame) -> Figure:
     label = cases["label"].astype(object).where(cases["label"].notna(), "(no label)")
     counts = pd.crosstab(label, split).sort_index(axis=1, ascending=False)
     sizes = cases.groupby("group").size()
-    title = f"{_many(len(cases), 'case')} of {_many(len(sizes), 'group')}"
+    title = f"{many(len(cases), 'case')} of {many(len(sizes), 'group')}"
     figure, (left, right) = panels(3.4, 2, title=title)
     stacked(left, counts, counts)
     left.set(xlabel="class", ylabel="cases")
@@ -90,22 +97,49 @@ def augmentation_grid(images: np.ndarray, masks: np.ndarray | None = None) -> Fi
     return figure
 
 
-def fold_balance(folds: pd.DataFrame) -> Figure:
-    """Draw the share of each class and the number of groups in each fold."""
-    counts = pd.crosstab(folds["fold"], folds["label"])
+def fold_balance(folds: pd.DataFrame, *, by: Sequence[str] = ()) -> Figure:
+    """Draw the share of each class and the number of groups in each fold.
+
+    Args:
+        folds: Columns fold, group, label.
+        by: Further columns (scanner, site) whose shares are drawn in the same way.
+
+    Raises:
+        TableError: A column is missing, or there are no rows.
+    """
+    columns(folds, ["fold", "group", "label", *by])
+    if not len(folds):
+        raise TableError("no cases in the folds", received="0 rows")
+    tables = [pd.crosstab(folds["fold"], folds[name]) for name in ("label", *by)]
     leaks = int((folds.groupby("group")["fold"].nunique() > 1).sum())
-    title = "No group stands in two folds"
+    title = f"No group stands in two folds; {_worst_fold(tables[0])}"
     if leaks:
-        title = f"LEAK: {_many(leaks, 'group')} in more than one fold"
-    figure, (left, right) = panels(3.4, 2, title=title)
-    stacked(left, counts, counts.div(counts.sum(axis=1), axis=0) * 100)
-    left.set(xlabel="fold", ylabel="share of the fold's cases (%)")
+        title = f"LEAK: {many(leaks, 'group')} in more than one fold"
+    down = -(-(len(by) + 2) // 2)
+    figure, axes = panels(0.4 + 3.2 * down, 2, down, title=title)
     groups = folds.groupby("fold")["group"].nunique()
-    right.bar_label(right.bar([str(fold) for fold in groups.index], groups, color=GREY))
-    right.set(xlabel="fold", ylabel="groups")
-    right.margins(y=0.1)
-    whole(right.yaxis)
+    names = [str(fold) for fold in groups.index]
+    axes[1].bar_label(axes[1].bar(names, groups, color=GREY), fmt="{:,.0f}", fontsize=8)
+    axes[1].set(xlabel="fold", ylabel="groups")
+    axes[1].margins(y=0.1)
+    whole(axes[1].yaxis)
+    for axis, name, counts in zip([axes[0], *axes[2:]], ("class", *by), tables, strict=False):
+        stacked(axis, counts, counts.div(counts.sum(axis=1), axis=0) * 100)
+        axis.set(xlabel="fold", ylabel=f"share of the fold's cases\nby {short(name)} (%)")
+    for axis in axes[len(by) + 2 :]:
+        axis.set_axis_off()
     return figure
+
+
+def _worst_fold(counts: pd.DataFrame) -> str:
+    """Return by how much, and where, a class's share lies farthest from that in all cases."""
+    if counts.shape[1] < 2 or len(counts) < 2:
+        return "nothing to balance"
+    apart = counts.div(counts.sum(axis=1), axis=0) - counts.sum() / counts.to_numpy().sum()
+    fold, name = divmod(int(np.argmax(np.abs(apart.to_numpy()))), counts.shape[1])
+    worst = 100 * apart.iloc[fold, name]
+    where = f"{short(counts.columns[name])} in fold {counts.index[fold]}"
+    return f"shares differ most for {where}: {worst:+.1f} % from all cases"
 
 
 def history(table: pd.DataFrame) -> Figure:
@@ -128,177 +162,6 @@ def history(table: pd.DataFrame) -> Figure:
     whole(left.xaxis)
     whole(right.xaxis)
     right.legend(title=key, **BESIDE)
-    return figure
-
-
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: counts, coloured by the share of their row.
-
-    Args:
-        counts: int, shape (classes, classes); rows are the truth, columns the prediction.
-        classes: Names in that order.
-    """
-    counts = np.asarray(counts)
-    totals = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    right = np.trace(counts) / counts.sum() if counts.sum() else np.nan
-    figure, (axis,) = panels(1.6 + 0.75 * len(classes))
-    shown = axis.imshow(share * 100, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for row, column in np.ndindex(counts.shape):
-        axis.text(
-            column, row, f"{counts[row, column]:,}\n{100 * share[row, column]:.0f} %", ha="center",
-            va="center", color="white" if share[row, column] > 0.65 else "black",
-        )  # fmt: skip
-    ticks = range(len(classes))
-    axis.set_xticks(ticks, classes)
-    axis.set_yticks(ticks, classes)
-    axis.set(
-        xlabel="predicted class", ylabel="true class",
-        title=f"{100 * right:.0f} % of {_many(int(counts.sum()), 'case')} right",
-    )  # fmt: skip
-    figure.colorbar(shown, ax=axis, label="share of the true class (%)")
-    return figure
-
-
-def roc(y_true: np.ndarray, y_prob: np.ndarray, groups: np.ndarray | None = None) -> Figure:
-    """Draw the ROC curve, with a 95 % band from resampled groups where groups are given.
-
-    Args:
-        y_true: bool, shape (n,); True = positive class.
-        y_prob: Probability of the positive class, shape (n,).
-        groups: Patient of each row, shape (n,).
-    """
-    from sklearn.metrics import auc, roc_curve
-
-    truth, prob = np.asarray(y_true, bool), np.asarray(y_prob, float)
-    positives, n = int(truth.sum()), len(truth)
-    if positives in (0, n):
-        raise TableError("a ROC curve needs both classes", received=f"{positives} of {n} positive")
-    figure, (axis,) = panels(4.6)
-    x, y, _ = roc_curve(truth, prob)
-    if groups is not None:
-        grid = np.linspace(0, 1, 101)
-        low, high = _band(truth, prob, np.asarray(groups), grid)
-        axis.fill_between(grid, low, high, color=COLOURS[0], alpha=0.2, label="95 % band (groups)")
-    axis.plot(x, y, color=COLOURS[0], linewidth=2, label=f"AUC {auc(x, y):.3f}")
-    axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance")
-    axis.set(
-        xlabel="1 - specificity (false positive rate)", ylabel="sensitivity", aspect="equal",
-        title=f"AUC {auc(x, y):.3f}: {positives:,} positive and {n - positives:,} negative cases",
-    )  # fmt: skip
-    axis.legend(**BESIDE)
-    return figure
-
-
-def _band(truth: np.ndarray, prob: np.ndarray, groups: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    from sklearn.metrics import roc_curve
-
-    code, names = pd.factorize(groups)
-    curves = []
-    for weights in resampled_weights(len(names), resamples=200, seed=0):
-        for weight in weights[:, code]:
-            if weight[truth].any() and weight[~truth].any():
-                x, y, _ = roc_curve(truth, prob, sample_weight=weight)
-                curves.append(np.interp(grid, x, y))
-    band: np.ndarray = np.quantile(curves, [0.025, 0.975], axis=0)
-    return band
-
-
-def metrics_against_threshold(y_true: np.ndarray, y_prob: np.ndarray, threshold: float) -> Figure:
-    """Draw the six metrics and their mean against the threshold; the one in use is marked."""
-    truth, prob = np.asarray(y_true, bool), np.asarray(y_prob, float)
-    grid = np.linspace(0, 1, 101)
-    rows = [six_metrics(truth, prob >= cut, positive=True) for cut in grid]
-    table = pd.DataFrame(rows, index=grid)
-    figure, (axis,) = panels(4.2)
-    for number, name in enumerate(table.columns):
-        axis.plot(
-            grid, table[name], color=COLOURS[number], linestyle=STYLES[number], label=spoken(name)
-        )
-    mean = table.mean(axis=1, skipna=False)
-    axis.plot(grid, mean, color="black", linewidth=2.5, label="mean of six")
-    axis.axvline(threshold, color=GREY, linewidth=1)
-    axis.set(
-        xlabel="threshold on the positive class's probability", ylabel="metric (0 to 1)",
-        xlim=(0, 1), ylim=(-0.02, 1.02),
-        title=f"Six metrics against the threshold; in use (line): {threshold:.3f}",
-    )  # fmt: skip
-    axis.legend(**BESIDE)
-    return figure
-
-
-def forest(report: pd.DataFrame) -> Figure:
-    """Draw each metric with its 95 % interval.
-
-    Args:
-        report: Columns metric, value, low, high; undefined values are NaN.
-    """
-    table = report.iloc[::-1].reset_index(drop=True)
-    figure, (axis,) = panels(0.9 + 0.34 * len(table))
-    axis.hlines(table.index, table["low"], table["high"], color=COLOURS[0], linewidth=2)
-    axis.plot(table["value"], table.index, "o", color=COLOURS[0])
-    axis.set_yticks(table.index, [spoken(str(name)) for name in table["metric"]])
-    numbers = table[["value", "low", "high"]].to_numpy(dtype=float)
-    for place, (value, low, high) in enumerate(numbers):
-        text = "undefined" if np.isnan(value) else f"{value:.3f}  ({low:.3f} to {high:.3f})"
-        axis.text(1.03, place, text, va="center", transform=axis.get_yaxis_transform())
-    axis.set(xlim=(0, 1), xlabel="value (0 to 1)", title="Metrics with their 95 % intervals")
-    axis.grid(axis="x", color="#dddddd")
-    return figure
-
-
-def probability_by_class(predictions: pd.DataFrame, *, positive: str | None = None) -> Figure:
-    """Draw a class's probability for cases of that class and for all others.
-
-    Args:
-        predictions: Predictions table with y_true and prob_<class>.
-        positive: The class to draw; None draws each.
-    """
-    columns = {str(c)[5:]: str(c) for c in predictions if str(c).startswith("prob_")}
-    names = list(columns) if positive is None else [positive]
-    across = min(3, len(names))
-    title = "Probability of a class: its own cases and the others"
-    figure, axes = panels(
-        3.2 * -(-len(names) // across), across, -(-len(names) // across), title=title
-    )
-    for axis in axes[len(names) :]:
-        axis.set_axis_off()
-    for axis, name in zip(axes, names, strict=False):
-        mine = predictions["y_true"].astype(str) == name
-        shares(axis, predictions.loc[~mine, columns[name]], "others", 0)
-        shares(axis, predictions.loc[mine, columns[name]], name, 1)
-        axis.set(xlabel=f"probability of {name}")
-        axis.legend(frameon=False, title="true class (cases)")
-    return figure
-
-
-def agreement(pivot: pd.DataFrame) -> Figure:
-    """Draw how alike the models rank the cases, and the two that agree least.
-
-    Args:
-        pivot: One row a case, one column a model; the positive class's probability.
-    """
-    ranks = pivot.rank().corr().to_numpy(dtype=float)
-    models = [str(name) for name in pivot.columns]
-    figure, (left, right) = panels(max(3.8, 1.2 + 0.5 * len(models)), 2)
-    shown = left.imshow(ranks, cmap="cividis", vmin=min(0.0, float(ranks.min())), vmax=1)
-    for row, column in np.ndindex(ranks.shape):
-        value = ranks[row, column]
-        left.text(
-            column, row, f"{value:.2f}", ha="center", va="center",
-            color="black" if value > 0.6 else "white",
-        )  # fmt: skip
-    left.set_xticks(range(len(models)), models, rotation=30, ha="right")
-    left.set_yticks(range(len(models)), models)
-    left.set_title("Rank correlation of the models")
-    figure.colorbar(shown, ax=left, label="Spearman's rho", shrink=0.8)
-    first, second = divmod(int(np.argmin(ranks)), len(models))
-    right.plot(*pivot.to_numpy(dtype=float)[:, [first, second]].T, "o", alpha=0.4, color=COLOURS[0])
-    right.plot([0, 1], [0, 1], color=GREY, linestyle=":")
-    right.set(
-        xlabel=f"probability by {models[first]}", ylabel=f"probability by {models[second]}",
-        title="Each case by the two that agree least", xlim=(0, 1), ylim=(0, 1), aspect="equal",
-    )  # fmt: skip
     return figure
 
 

@@ -41,6 +41,7 @@ class Dataset(Layout):
     mask_values: dict[str, StrictInt | StrictStr | list[StrictStr]] | None = None
     mpp: float | None = Field(None, gt=0)
     caution: str | None = None  # stands with the figures of every run on these data
+    graded: bool = False  # the classes are grades, in order
     image_size: int | None = Field(None, ge=8)
     mixed_sizes: Literal["resize", "pad"] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)

@@ -31,6 +31,7 @@ from kit.files import (
 from kit.folds import assign_folds, check_no_leak, subset, with_folds
 from kit.manifest import Dataset
 from kit.models import check_model
+from kit.official import Official
 from kit.overlaps import check_no_overlap
 from kit.scoring import Scored
 from kit.settings import Settings, defaults, describe, difference, settings_key
@@ -46,12 +47,13 @@ CONTENT = ("case_id", "key", "slide", "x", "y", "footprint")
 
 @dataclass(frozen=True)
 class Challenge:
-    """A dataset, the settings that differ from its kind's, and what the platform takes."""
+    """A dataset, the settings that differ from its kind's, what the platform takes and scores."""
 
     name: str
     dataset: Dataset
     settings: Mapping[str, Any]
     style: Format = field(default_factory=Format)
+    official: Official | None = None
 
 
 class Run:
@@ -311,7 +313,8 @@ class Run:
         def make() -> None:
             found = scoring.figures(
                 self.scored(), n_folds=self.folds().fold.nunique(), resamples=values.resamples,
-                seed=values.seed, caution=self.dataset.caution,
+                seed=values.seed, method=values.threshold, graded=self.dataset.graded,
+                official=self.challenge.official, by="fold", caution=self.dataset.caution,
             )  # fmt: skip
             write_json(path, found)
 
@@ -373,8 +376,8 @@ class Run:
         )  # fmt: skip
         write_report(
             self.out, title=self.challenge.name, settings=self.settings.model_dump(),
-            metrics=metrics, figures=drawn, warnings=metrics["warnings"], failures=self.failures(),
-            synthetic=self.synthetic,
+            metrics=metrics, figures=drawn, notes=scoring.beside(metrics),
+            warnings=metrics["warnings"], failures=self.failures(), synthetic=self.synthetic,
         )  # fmt: skip
 
     def complete(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def metric_table(metrics: Mapping[str, Any]) -> str:
         f'<tr><th>{html.escape(spoken(name))}</th><td class="number">{_number(found["value"])}</td>'
         f'<td class="number">{_interval(found)}</td></tr>'
         for name, found in metrics.items()
-        if isinstance(found, Mapping) and "value" in found
+        if isinstance(found, Mapping) and set(found) == {"value", "low", "high"}
     ]
     titles = "".join(f'<th class="number">{title}</th>' for title in ("value", "95 % interval"))
     return f"<table><tr><th>metric</th>{titles}</tr>{''.join(rows)}</table>"
@@ -118,6 +118,7 @@ def write_report(
     settings: Mapping[str, Any],
     metrics: Mapping[str, Any],
     figures: Mapping[str, Figure],
+    notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     failures: Sequence[str] = (),
     tables: Mapping[str, pd.DataFrame] | None = None,
@@ -131,6 +132,7 @@ def write_report(
         settings: Every setting of the run.
         metrics: As `kit run --json` prints them; an undefined value is None.
         figures: By the name of the function that drew them.
+        notes: Lines that stand beside the metrics.
         warnings: Lines that a reader must know.
         failures: Jobs or checks that failed, one line each.
         tables: Tables of which the first rows are shown.
@@ -143,12 +145,15 @@ def write_report(
     for name, picture in pictures.items():
         with files.atomic(out / "figures" / f"{name}.png") as part:
             part.write_bytes(picture)
-    rest = {k: v for k, v in metrics.items() if not isinstance(v, Mapping)}
+    rest = {k: v for k, v in metrics.items() if v is None or isinstance(v, str | float | int)}
+    rest |= {k: _number(v) for k, v in metrics.get("other", {}).items()}
     body = [f"<h1>{html.escape(title)}</h1>"]
     body += [BANNER] if synthetic else []
     body += [f'<p class="failure">Failed: {html.escape(line)}</p>' for line in failures]
     body += [f'<p class="warning">{html.escape(line)}</p>' for line in warnings]
-    body += ["<h2>Metrics</h2>", metric_table(metrics), _pairs(rest), "<h2>Figures</h2>"]
+    body += ["<h2>Metrics</h2>", metric_table(metrics)]
+    body += [f"<p>{html.escape(line)}</p>" for line in notes]
+    body += [_pairs(rest), "<h2>Figures</h2>"]
     body += [_figure(name, picture) for name, picture in pictures.items()]
     body += ["<h2>Settings</h2>", _pairs(settings)]
     for name, table in (tables or {}).items():

@@ -20,7 +20,8 @@ FLOORS = {
     "dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds scoring finished overview quality _plots _slide_figures _score_figures official judge",
+    "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
+    "hard_cases official judge joining",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -47,11 +48,15 @@ ALLOWED = {
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
-    "figures": {"_plots", "_slide_figures", "_score_figures"},  # axes; those of slides and scores
+    "figures": {"_plots", "_slide_figures", "_score_figures", "_model_figures"},  # one door
+    "_model_figures": {"_plots"},
     "_slide_figures": {"_plots"},
     "_score_figures": {"_plots"},
     "sampler": {"draws"},  # the label of what is neither
     "report": {"_plots"},
+    "scoring": {"official"},  # the judge's number beside ours
+    "judge": {"scoring"},  # two files become what a run scores
+    "joining": {"scoring", "submission", "official"},  # several runs, scored and submitted
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
     "finished": {"aggregate", "inference", "kinds", "submission", "training"},  # without training

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ def find(name: str, manifest: Manifest) -> Challenge:
             path=manifest.path, remedy=close(name, known),
         )  # fmt: skip
     settings: Mapping[str, Any] = {}
-    style, dataset = Format(), name
+    style, dataset, official = Format(), name, None
     if name in {module.name for module in pkgutil.iter_modules(__path__)}:
         module = importlib.import_module(f"{__name__}.{name}")
-        settings, style = module.SETTINGS, module.STYLE
+        settings, style, official = module.SETTINGS, module.STYLE, module.OFFICIAL
         dataset = getattr(module, "DATASET", name)
-    return Challenge(name, manifest.dataset(dataset), settings, style)
+    return Challenge(name, manifest.dataset(dataset), settings, style, official)
 
 
 def open_run(
@@ -84,7 +85,7 @@ def open_run(
         if not smoke or data is not None:
             raise
         dataset = manifest.dataset(STAND_IN[dataset.kind])
-        challenge = Challenge(name, dataset, challenge.settings, challenge.style)
+        challenge = replace(challenge, dataset=dataset)
     for key in dataset.settings:
         if key not in defaults():
             raise SettingsError(

@@ -14,8 +14,8 @@ STYLE = Format("case_id", "label", value="label",
 def packed_score(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """Return three figures packed in one number: accuracy decides, the others break ties.
 
-    round(accuracy, 4) * 100 + round(macro sensitivity, 4) / 100 + round(macro specificity, 4) / 1e6;
-    in [0, 100.010001], higher is better; NaN where a class has no row.
+    round(accuracy, 4) * 100 + round(macro sensitivity, 4) / 100 + round(macro specificity, 4) / 1e6
+    in [0, 100.010001]; higher is better; NaN where a class has no row.
 
     Args:
         y_true: Codes of the true classes, 0 to 3, shape (n,).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,3 +56,30 @@ def bounds(metric: Mapping[str, Any]) -> str:
     if metric["low"] is None or metric["high"] is None:
         return ""
     return f"{metric['low']:.4f} to {metric['high']:.4f}"
+
+
+def show_figures(found: Mapping[str, Any], positive: str | None) -> None:
+    """Print the figures of `kit.scoring.figures`: intervals, threshold, confusion, warnings."""
+    from kit.scoring import beside
+
+    typer.echo(f"{'metric':12} {'value':>7}   95 % interval")
+    for name, metric in found.items():
+        if isinstance(metric, Mapping) and set(metric) == {"value", "low", "high"}:
+            doubt = "  unreliable" if name in found["unreliable"] else ""
+            typer.echo(f"{name:12} {number(metric['value'])}   {bounds(metric):16}{doubt}".rstrip())
+    said = f"{found['n']} cases in {found['n_groups']} groups"
+    if found["threshold"] is not None:
+        said += f"; {positive} from {found['threshold']:.4f} on"
+    typer.echo(f"{said}. Decided by {found['decided_by']}.")
+    _show_confusion(found["confusion"], found["confusion_classes"])
+    for line in beside(found):
+        typer.echo(line)
+    for line in found["warnings"]:
+        typer.echo(f"warning: {line}")
+
+
+def _show_confusion(counts: Sequence[Sequence[float]], classes: Sequence[str]) -> None:
+    width = max(8, *map(len, classes))
+    typer.echo(f"{'':{width + 5}} called " + " ".join(f"{name:>{width}}" for name in classes))
+    for name, row in zip(classes, counts, strict=True):
+        typer.echo(f"true {name:>{width}}        " + " ".join(f"{n:>{width},.7g}" for n in row))

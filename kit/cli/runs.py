@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from kit.cli.common import FAILED, OK, Data, Json, Workers, app, bounds, number, say, show_table
+from kit.cli.common import (
+    FAILED,
+    OK,
+    Data,
+    Json,
+    Workers,
+    app,
+    bounds,
+    number,
+    say,
+    show_figures,
+    show_table,
+)
 from kit.errors import KitError
 
 
@@ -90,19 +102,8 @@ def _list_settings() -> None:
 
 
 def _show(found: Mapping[str, Any], positive: str | None) -> None:
-    """Print the figures, the threshold and the places."""
-    typer.echo(f"{'metric':12} {'value':>7}   95 % interval")
-    for name, metric in found.items():
-        if isinstance(metric, Mapping) and set(metric) == {"value", "low", "high"}:
-            typer.echo(f"{name:12} {number(metric['value'])}   {bounds(metric)}")
-    said = f"{found['n']} cases in {found['n_groups']} groups"
-    if found["threshold"] is not None:
-        said += f"; {positive} from {found['threshold']:.4f} on"
-    typer.echo(f"{said}. Decided by {found['decided_by']}.")
-    for name, reason in found.get("reasons", {}).items():
-        typer.echo(f"{name}: {reason}")
-    for line in found["warnings"]:
-        typer.echo(f"warning: {line}")
+    """Print the figures, what was left out, and the places."""
+    show_figures(found, positive)
     for line in found["failures"]:
         typer.echo(f"left out: {line}")
     typer.echo(f"submission {found['submission']}")

@@ -1,0 +1,220 @@
+"""Deal whole groups to folds so that the shares of the classes and the sizes are alike.
+
+Counts are whole numbers in float64, so their sums are exact; costs are summed column by column, in
+one order; and random draws are the generator's raw bits. The same counts and seed give the same
+folds on any machine and with any version of NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+SIZE = 0.04  # a fold a quarter larger or smaller than due weighs as one per cent of prevalence
+EMPTIED = 4.0  # cost of a fold without a class, above any difference of prevalence
+TRIES = 20  # deals that are refined, of which the best is kept
+STARTED = 20_000  # groups dealt in all tries together: large tables need fewer
+SWEEPS = 30  # over all pairs of folds; a dozen are rarely used
+PAIR_CELLS = 2**18  # exchanges weighed at once, times columns: bounds time and memory of one pair
+LEAST_GAIN = 1e-9  # relative; below, a gain is rounding
+NEVER = 1e9  # cost of an empty fold
+
+
+@dataclass(frozen=True)
+class Load:
+    """What each group brings to its fold.
+
+    Attributes:
+        counts: float64 whole numbers, shape (groups, columns): rows of each value (a class of the
+            label, a scanner) that the group holds.
+        sizes: float64 whole numbers, shape (groups,): rows of the group, at least 1.
+        weights: shape (columns,): how much a column's difference in prevalence counts.
+        needed: bool, shape (columns,): whether each fold must hold the value.
+        due: shape (folds,): rows that each fold should have.
+    """
+
+    counts: np.ndarray
+    sizes: np.ndarray
+    weights: np.ndarray
+    needed: np.ndarray
+    due: np.ndarray
+
+    @property
+    def prevalence(self) -> np.ndarray:
+        """Return the share of each column among all rows."""
+        return np.asarray(self.counts.sum(axis=0) / self.sizes.sum())
+
+
+def deal(load: Load, rng: np.random.Generator) -> np.ndarray:
+    """Return the fold of each group.
+
+    Several deals, heaviest group first or at random, are refined by moving and exchanging groups
+    between two folds while that helps; the last tries start from the best so far, a tenth of it
+    dealt anew. The best is kept: the one whose largest difference of prevalence from the whole, in
+    units of 2 * sqrt(p (1 - p)) and times the column's weight, plus `SIZE` times the largest
+    relative difference of a fold's size from its due, is smallest.
+
+    Returns:
+        int64, shape (groups,).
+    """
+    tries = int(np.clip(STARTED // len(load.sizes), 1, TRIES))
+    best, lowest = np.empty(0, dtype=np.int64), np.inf
+    for turn in range(tries):
+        if turn % 2 == 0 and turn < tries // 2:
+            folds = _greedy(load, rng)
+        elif turn < tries // 2:
+            folds = _below(len(load.due), len(load.sizes), rng)
+        else:
+            folds = _shaken(best, len(load.due), rng)
+        reached = _refine(folds, load, rng)
+        if reached < lowest:
+            best, lowest = folds, reached
+    return best
+
+
+def shuffled(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return 0 to n - 1 in random order, from raw bits, whose stream no version changes."""
+    return np.argsort(_raw(n, rng), kind="stable")
+
+
+def _raw(n: int, rng: np.random.Generator) -> np.ndarray:
+    return np.asarray(rng.bit_generator.random_raw(n), dtype=np.uint64)  # type: ignore[attr-defined]
+
+
+def _below(k: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    return ((_raw(n, rng) >> np.uint64(11)) % np.uint64(k)).astype(np.int64)
+
+
+def _shaken(folds: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the folds with a tenth of the groups, at least two, dealt at random."""
+    chosen = shuffled(len(folds), rng)[: max(2, len(folds) // 10)]
+    folds = folds.copy()
+    folds[chosen] = _below(k, len(chosen), rng)
+    return folds
+
+
+def _greedy(load: Load, rng: np.random.Generator) -> np.ndarray:
+    """Return a fold for each group: heaviest first, each to the fold that it unbalances least."""
+    totals = load.counts.sum(axis=0)
+    parts = np.column_stack([load.counts / totals, load.sizes / load.sizes.sum()])
+    heaviness = np.zeros(len(parts))
+    for column in range(parts.shape[1]):
+        heaviness += parts[:, column] * parts[:, column]
+    octave = np.frexp(heaviness)[1]  # like weights are shuffled, so that the seed matters
+    order = shuffled(len(parts), rng)
+    order = order[np.argsort(-octave[order], kind="stable")]
+
+    folds = np.empty(len(parts), dtype=np.int64)
+    state = np.zeros((parts.shape[1], len(load.due)))
+    share = load.due / load.due.sum()
+    needed = np.append(load.needed, True)[:, None]
+    for row in order:
+        part = parts[row][:, None]
+        cost = ((2 * state + part) * part).sum(axis=0) / share
+        cost -= NEVER * ((state == 0) & (part > 0) & needed).sum(axis=0)
+        fold = int(cost.argmin())
+        folds[row] = fold
+        state[:, fold] += parts[row]
+    return folds
+
+
+class _State:
+    """Rows of each column and in all that the folds hold, and what they cost."""
+
+    def __init__(self, folds: np.ndarray, load: Load) -> None:
+        self.load, self.prevalence = load, load.prevalence
+        p = self.prevalence
+        spread = 2 * np.sqrt(p * (1 - p))
+        scale = np.divide(load.weights, spread, out=np.zeros(len(p)), where=spread > 0)
+        self.scale = scale
+        k = len(load.due)
+        self.counts, self.sizes = np.zeros((k, len(p))), np.zeros(k)
+        np.add.at(self.counts, folds, load.counts)
+        np.add.at(self.sizes, folds, load.sizes)
+
+    def cost(self, fold: int, counts: list[np.ndarray], size: np.ndarray) -> np.ndarray:
+        """Return what `fold` costs with these rows: squared, so that the worst fold counts most."""
+        off = SIZE * (size / self.load.due[fold] - 1)
+        total = off * off
+        rows = np.maximum(size, 1)
+        for column, count in enumerate(counts):
+            off = self.scale[column] * (count / rows - self.prevalence[column])
+            total = total + off * off
+            if self.load.needed[column]:
+                total = total + EMPTIED * (count == 0)
+        return np.where(size > 0, total * total, NEVER)
+
+    def worst(self) -> float:
+        """Return the criterion by which deals are compared; lower is better."""
+        if (self.sizes == 0).any():
+            return NEVER
+        share = self.counts / self.sizes[:, None]
+        off = np.abs(share - self.prevalence) * self.scale
+        size = np.abs(self.sizes / self.load.due - 1)
+        emptied = int((self.counts[:, self.load.needed] == 0).sum())
+        return float(off.max(initial=0) + SIZE * size.max() + EMPTIED * emptied)
+
+
+def _refine(folds: np.ndarray, load: Load, rng: np.random.Generator) -> float:
+    """Move or exchange groups between pairs of folds, in place; return the criterion reached."""
+    state = _State(folds, load)
+    counts = np.concatenate([load.counts, np.zeros((1, load.counts.shape[1]))])  # -1: no group
+    sizes = np.append(load.sizes, 0.0)
+    most = max(4, int((PAIR_CELLS / (counts.shape[1] + 1)) ** 0.5))
+    changed, settled, turn = np.zeros(len(load.due), dtype=np.int64), {}, 0
+    for _ in range(SWEEPS):
+        before = turn
+        for a, b in combinations(range(len(load.due)), 2):
+            if settled.get((a, b), -1) >= max(changed[a], changed[b]):
+                continue
+            mine, theirs = (np.flatnonzero(folds == fold) for fold in (a, b))
+            whole = max(len(mine), len(theirs)) <= most
+            mine, theirs = _some(mine, most, rng), _some(theirs, most, rng)
+            found = _exchange(state, a, b, (counts[mine], sizes[mine]),
+                              (counts[theirs], sizes[theirs]))  # fmt: skip
+            if found is None:
+                if whole:
+                    settled[a, b] = turn
+                continue
+            turn += 1
+            changed[[a, b]] = turn
+            one, other = mine[found[0]], theirs[found[1]]
+            state.counts[a] += counts[other] - counts[one]
+            state.counts[b] += counts[one] - counts[other]
+            state.sizes[a] += sizes[other] - sizes[one]
+            state.sizes[b] += sizes[one] - sizes[other]
+            if one >= 0:
+                folds[one] = b
+            if other >= 0:
+                folds[other] = a
+        if turn == before:
+            break
+    return state.worst()
+
+
+def _some(members: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Return at most `most` of the members, and -1 for none of them."""
+    if len(members) > most:
+        members = members[shuffled(len(members), rng)[:most]]
+    return np.append(members, -1)
+
+
+def _exchange(
+    state: _State, a: int, b: int, mine: tuple[np.ndarray, np.ndarray],
+    theirs: tuple[np.ndarray, np.ndarray],
+) -> tuple[int, int] | None:  # fmt: skip
+    """Return which of mine for which of theirs lowers the cost of folds a and b most, if any."""
+    size = mine[1][:, None] - theirs[1]
+    moved = [one[:, None] - other for one, other in zip(mine[0].T, theirs[0].T, strict=True)]
+    cost = state.cost(
+        a, [n - m for n, m in zip(state.counts[a], moved, strict=True)], state.sizes[a] - size
+    )
+    cost += state.cost(
+        b, [n + m for n, m in zip(state.counts[b], moved, strict=True)], state.sizes[b] + size
+    )
+    i, j = np.unravel_index(int(cost.argmin()), cost.shape)
+    if cost[i, j] < cost[-1, -1] * (1 - LEAST_GAIN):  # the last is to exchange nothing
+        return int(i), int(j)
+    return None
