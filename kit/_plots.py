@@ -105,7 +105,8 @@ def sheet(
 ) -> tuple[Figure, list[Axes]]:
     """Draw images, shape (n, height, width, channels), row by row, `columns` in a row."""
     rows = -(-len(images) // columns)
-    height = rows * (WIDTH / columns + (0.2 if len(titles) else 0)) + 0.4
+    lines = max((text.count("\n") + 1 for text in titles), default=0)
+    height = rows * (WIDTH / columns + 0.05 + 0.15 * lines) + 0.4
     figure, axes = panels(height, columns, rows, title=title)
     for number, axis in enumerate(axes):
         axis.set_axis_off()
@@ -121,8 +122,8 @@ def whole(axis: Any) -> None:
 
 def spoken(metric: str) -> str:
     """Return a metric's key as it is said: `ppv` is PPV, `mean_of_six` is mean of six."""
-    short = ("ppv", "npv", "f1", "auc", "roc")
-    return metric.upper() if metric in short else metric.replace("_", " ")
+    abbreviated = ("ppv", "npv", "f1", "auc", "roc", "mcc")
+    return metric.upper() if metric in abbreviated else metric.replace("_", " ")
 
 
 def stacked(axis: Axes, counts: pd.DataFrame, heights: pd.DataFrame) -> None:
@@ -130,6 +131,8 @@ def stacked(axis: Axes, counts: pd.DataFrame, heights: pd.DataFrame) -> None:
 
     A number that its bar has no room for is left out.
     """
+    from matplotlib.patheffects import withStroke
+
     names = [short(name, 16) for name in counts.index]
     start, tall = np.zeros(len(counts)), float(heights.sum(axis=1).max()) * 0.06
     size = 9 if len(counts) <= 6 else 6
@@ -143,6 +146,7 @@ def stacked(axis: Axes, counts: pd.DataFrame, heights: pd.DataFrame) -> None:
         axis.bar_label(
             bars, [f"{n:,}" if fit else "" for n, fit in zip(counts[name], fits, strict=True)],
             label_type="center", color="black" if colour in LIGHT else "white", fontsize=size,
+            path_effects=[withStroke(linewidth=2, foreground=colour)],
         )  # fmt: skip
         start += heights[name].to_numpy()
     axis.tick_params("x", rotation=20 if sum(map(len, names)) > 40 else 0)

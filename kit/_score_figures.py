@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +10,8 @@ import pandas as pd
 
 from kit import metrics
 from kit._labels import group_codes
-from kit._plots import ABOVE, BESIDE, COLOURS, GREY, STYLES, many, panels, shares, short, spoken
-from kit.checks import columns, fraction, positive_int, probabilities, same_length
+from kit._plots import BESIDE, COLOURS, GREY, STYLES, many, panels, shares, spoken
+from kit.checks import fraction, positive_int, probabilities, same_length
 from kit.errors import TableError
 from kit.intervals import LEVEL, resampled_weights, wilson
 from kit.thresholds import choose
@@ -24,52 +24,9 @@ RESAMPLES = 200
 SEED = 0
 GRID = np.linspace(0, 1, 101)
 CUTS = np.linspace(0, 1, 1001)
-EMPTY = "#e8e8e8"
+LEAST = 5  # rows in a bin
 
 Curve = tuple[np.ndarray, np.ndarray]  # x and y
-
-
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: counts, coloured by the share of their row.
-
-    Args:
-        counts: At least 0, shape (classes, classes); rows are the truth, columns the prediction.
-        classes: Names in that order.
-
-    Raises:
-        TableError: The counts are no such matrix.
-    """
-    counts, n = np.asarray(counts), len(classes)
-    if counts.shape != (n, n) or not (counts >= 0).all():
-        raise TableError(
-            "counts are no confusion matrix of these classes",
-            expected=f"shape {(n, n)}, no count below 0",
-            received=f"shape {counts.shape}, least {counts.min() if counts.size else 'none'}",
-        )  # fmt: skip
-    totals = counts.sum(axis=1, keepdims=True)
-    share = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    total, right = counts.sum(), np.trace(counts)
-    found = f"{100 * right / total:.0f} % of {many(total, 'case')} right" if total else "No cases"
-    figure, (axis,) = panels(min(9.0, 1.8 + 0.62 * n), title=found)
-    axis.set_facecolor(EMPTY)
-    shown = axis.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for row, column in np.ndindex(counts.shape):
-        part = share[row, column]
-        axis.text(
-            column, row, f"{counts[row, column]:,}\n" + ("" if np.isnan(part) else f"{part:.0f} %"),
-            ha="center", va="center", fontsize=10 if n <= 6 else 7,
-            color="white" if part > 65 else "black",
-        )  # fmt: skip
-    names = [short(name, 28 if n <= 3 else 16) for name in classes]
-    axis.set_xticks(range(n), names)
-    if n * max(map(len, names)) > 60:
-        axis.tick_params("x", rotation=30)
-        for label in axis.get_xticklabels():
-            label.set(ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(n), names)
-    axis.set(xlabel="predicted class", ylabel="true class")
-    figure.colorbar(shown, ax=axis, label="share of the true class (%)")
-    return figure
 
 
 def roc(y_true: np.ndarray, y_prob: np.ndarray, groups: np.ndarray | None = None) -> Figure:
@@ -138,7 +95,7 @@ def calibration(
         y_true: bool, shape (n,); True = positive class.
         y_prob: Probability of the positive class, shape (n,).
         groups: Patient of each row, shape (n,); None: each row is its own.
-        bins: Bins at most, at least 1.
+        bins: Bins at most, at least 1; a bin holds at least five rows where there are as many.
 
     Raises:
         TableError: Lengths differ, a value is not what it must be, or there are no rows.
@@ -211,34 +168,6 @@ def metrics_against_threshold(y_true: np.ndarray, y_prob: np.ndarray, threshold:
     return figure
 
 
-def probability_by_class(predictions: pd.DataFrame, *, positive: str | None = None) -> Figure:
-    """Draw a class's probability for cases of that class and for all others.
-
-    Args:
-        predictions: Predictions table with y_true and prob_<class>.
-        positive: The class to draw; None draws each.
-
-    Raises:
-        TableError: A column is missing.
-    """
-    names = [str(c)[5:] for c in predictions if str(c).startswith("prob_")]
-    names = names if positive is None else [positive]
-    columns(predictions, ["y_true", *(f"prob_{name}" for name in names or ["<class>"])])
-    across = min(3, len(names))
-    down = -(-len(names) // across)
-    title = "Probability of a class: its own cases and the others"
-    figure, axes = panels(3.2 * down, across, down, title=title)
-    for axis in axes[len(names) :]:
-        axis.set_axis_off()
-    for axis, name in zip(axes, names, strict=False):
-        mine, prob = predictions["y_true"].astype(str) == name, predictions[f"prob_{name}"]
-        shares(axis, prob[~mine], "others", 0)
-        shares(axis, prob[mine], short(name), 1)
-        axis.set(xlabel=f"probability of {short(name)}", xlim=(-0.01, 1.01))
-        axis.legend(title="true class (cases)", fontsize=9 if across < 3 else 8, **ABOVE)
-    return figure
-
-
 def _checked(y_true: np.ndarray, y_prob: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the truth as bool and the probabilities, both checked."""
     truth, prob = np.asarray(y_true), probabilities(np.asarray(y_prob), name="y_prob")
@@ -288,23 +217,21 @@ def _curve_with_band(
         curve: From true and false positives at each threshold, shape (k,), to x and y.
         heights: From the same to the heights on `GRID`.
     """
-    order = np.lexsort((truth, -prob))
     own, n_groups = group_codes(groups, len(truth))
-    code = own if groups is None else own[order]  # rows alone: numbered along the curve
-    truth = truth[order]
+    alone = groups is None  # rows are then numbered along the curve, whatever their order
+    order = np.lexsort((truth, -prob) if alone else (own, truth, -prob))
+    code, truth = own if alone else own[order], truth[order]
     ends = np.flatnonzero(np.append(np.diff(prob[order]) != 0, True))
     drawn = [
         heights(tp, fp)
         for tps, fps in _resampled(truth, code, n_groups, ends)
         for tp, fp in zip(tps, fps, strict=True)
-        if tp[-1] and fp[-1]
     ]
-    if drawn:
-        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        axis.fill_between(GRID, low, high, color=COLOURS[0], alpha=0.2,
-                          label=f"95 % band by {_unit(groups)}")  # fmt: skip
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    axis.fill_between(GRID, low, high, color=COLOURS[0], alpha=0.2,
+                      label=f"95 % band by {_unit(groups)}")  # fmt: skip
     x, y = curve(np.cumsum(truth)[ends], np.cumsum(~truth)[ends])
-    axis.plot(x, y, color=COLOURS[0], linewidth=2, label="this model")
+    axis.plot(x, y, color=COLOURS[0], linewidth=1.5, label="this model")
 
 
 def _resampled(
@@ -315,8 +242,7 @@ def _resampled(
         np.ones(n_groups), resamples=RESAMPLES, seed=SEED, width=len(truth)
     ):
         rows = weights[:, code]
-        positive = np.cumsum(rows * truth, axis=1)[:, ends]
-        yield positive, np.cumsum(rows, axis=1)[:, ends] - positive
+        yield tuple(np.cumsum(rows * mine, axis=1)[:, ends] for mine in (truth, ~truth))
 
 
 def _roc_curve(tp: np.ndarray, fp: np.ndarray) -> Curve:
@@ -336,7 +262,7 @@ def _precision_curve(tp: np.ndarray, fp: np.ndarray) -> Curve:
 
 def _precision_at(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
     """Return the PPV at each sensitivity of the grid, that above 0 being the first."""
-    reached = np.searchsorted(tp, np.maximum(GRID * tp[-1] - 1e-9, 1e-9))
+    reached = np.searchsorted(tp, np.maximum(GRID - 1e-9, 1e-9) * tp[-1])
     return np.asarray(tp[reached] / (tp + fp)[reached])
 
 
@@ -348,6 +274,7 @@ def _six_at(truth: np.ndarray, prob: np.ndarray, cuts: np.ndarray | float) -> di
 
 def _equal_counts(prob: np.ndarray, bins: int) -> np.ndarray:
     """Return the bin of each row: about as many rows in each, equal values in one."""
+    bins = max(1, min(bins, len(prob) // LEAST))
     ordered = np.sort(prob)
     starts = np.unique(ordered[np.arange(1, bins) * len(prob) // bins])
     return np.searchsorted(starts, prob, side="right")

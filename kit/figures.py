@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kit._interval_figures import comparison as comparison
+from kit._interval_figures import forest as forest
 from kit._model_figures import agreement as agreement
 from kit._model_figures import cases_sheet as cases_sheet
-from kit._model_figures import comparison as comparison
-from kit._model_figures import forest as forest
 from kit._model_figures import gain_of_models as gain_of_models
 from kit._plots import (
+    ABOVE,
     BESIDE,
     COLOURS,
     GREY,
@@ -30,10 +31,8 @@ from kit._plots import (
     whole,
 )
 from kit._score_figures import calibration as calibration
-from kit._score_figures import confusion_matrix as confusion_matrix
 from kit._score_figures import metrics_against_threshold as metrics_against_threshold
 from kit._score_figures import precision_recall as precision_recall
-from kit._score_figures import probability_by_class as probability_by_class
 from kit._score_figures import roc as roc
 from kit._slide_figures import mosaic as mosaic
 from kit._slide_figures import patches_by_class as patches_by_class
@@ -45,6 +44,8 @@ from kit.errors import TableError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+EMPTY = "#e8e8e8"  # of a class without cases
 
 
 def class_counts(cases: pd.DataFrame) -> Figure:
@@ -119,7 +120,8 @@ def fold_balance(folds: pd.DataFrame, *, by: Sequence[str] = ()) -> Figure:
     figure, axes = panels(0.4 + 3.2 * down, 2, down, title=title)
     groups = folds.groupby("fold")["group"].nunique()
     names = [str(fold) for fold in groups.index]
-    axes[1].bar_label(axes[1].bar(names, groups, color=GREY), fmt="{:,.0f}", fontsize=8)
+    size = 8 if len(names) <= 6 else 6
+    axes[1].bar_label(axes[1].bar(names, groups, color=GREY), fmt="{:,.0f}", fontsize=size)
     axes[1].set(xlabel="fold", ylabel="groups")
     axes[1].margins(y=0.1)
     whole(axes[1].yaxis)
@@ -139,7 +141,7 @@ def _worst_fold(counts: pd.DataFrame) -> str:
     fold, name = divmod(int(np.argmax(np.abs(apart.to_numpy()))), counts.shape[1])
     worst = 100 * apart.iloc[fold, name]
     where = f"{short(counts.columns[name])} in fold {counts.index[fold]}"
-    return f"shares differ most for {where}: {worst:+.1f} % from all cases"
+    return f"worst share: {where}, {worst:+.1f} points"
 
 
 def history(table: pd.DataFrame) -> Figure:
@@ -149,19 +151,92 @@ def history(table: pd.DataFrame) -> Figure:
         table: Columns epoch, loss, rate, and network (or fold) by which the lines are told apart.
     """
     key = "network" if "network" in table else "fold"
-    figure, (left, right) = panels(3.4, 2, title=f"Training, one line a {key}")
+    height = max(3.4, 1 + 0.19 * table[key].nunique())
+    figure, (left, right) = panels(height, 2, title=f"Training, one line a {key}")
     for number, (name, rows) in enumerate(table.groupby(key)):
         colour = COLOURS[number % len(COLOURS)]
         for axis, column in ((left, "loss"), (right, "rate")):
             axis.plot(
                 rows["epoch"], rows[column], color=colour, linestyle=STYLES[number % len(STYLES)],
-                label=str(name), marker="o", markersize=3,
+                label=short(name), marker="o", markersize=3,
             )  # fmt: skip
     left.set(xlabel="epoch", ylabel="training loss (nats)")
     right.set(xlabel="epoch", ylabel="learning rate")
     whole(left.xaxis)
     whole(right.xaxis)
-    right.legend(title=key, **BESIDE)
+    right.legend(title=key, fontsize=8, **BESIDE)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix: counts, coloured by the share of their row.
+
+    Args:
+        counts: At least 0, shape (classes, classes); rows are the truth, columns the prediction.
+        classes: Names in that order.
+
+    Raises:
+        TableError: The counts are no such matrix.
+    """
+    counts, n = np.asarray(counts), len(classes)
+    if counts.shape != (n, n) or not (counts >= 0).all():
+        raise TableError(
+            "counts are no confusion matrix of these classes",
+            expected=f"shape {(n, n)}, no count below 0",
+            received=f"shape {counts.shape}, least {counts.min() if counts.size else 'none'}",
+        )  # fmt: skip
+    totals = counts.sum(axis=1, keepdims=True)
+    share = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    total, right = counts.sum(), np.trace(counts)
+    found = f"{100 * right / total:.0f} % of {many(total, 'case')} right" if total else "No cases"
+    figure, (axis,) = panels(min(9.0, 1.8 + 0.62 * n), title=found)
+    axis.set_facecolor(EMPTY)
+    shown = axis.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for row, column in np.ndindex(counts.shape):
+        part = share[row, column]
+        axis.text(
+            column, row, f"{counts[row, column]:,}\n" + ("" if np.isnan(part) else f"{part:.0f} %"),
+            ha="center", va="center", fontsize=10 if n <= 6 else 7,
+            color="white" if part > 65 else "black",
+        )  # fmt: skip
+    names = [short(name, 28 if n <= 3 else 16) for name in classes]
+    axis.set_xticks(range(n), names)
+    if n * max(map(len, names)) > 60:
+        axis.tick_params("x", rotation=30)
+        for label in axis.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(n), names)
+    axis.set(xlabel="predicted class", ylabel="true class")
+    figure.colorbar(shown, ax=axis, label="share of the true class (%)")
+    return figure
+
+
+def probability_by_class(predictions: pd.DataFrame, *, positive: str | None = None) -> Figure:
+    """Draw a class's probability for cases of that class and for all others.
+
+    Args:
+        predictions: Predictions table with y_true and prob_<class>.
+        positive: The class to draw; None draws each.
+
+    Raises:
+        TableError: A column is missing.
+    """
+    names = [str(c)[5:] for c in predictions if str(c).startswith("prob_")]
+    names = names if positive is None else [positive]
+    columns(predictions, ["y_true", *(f"prob_{name}" for name in names or ["<class>"])])
+    across = min(3, len(names))
+    down = -(-len(names) // across)
+    title = "Probability of a class: its own cases and the others"
+    size = 24 if across < 3 else 16
+    figure, axes = panels(3.2 * down, across, down, title=title)
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes, names, strict=False):
+        mine, prob = predictions["y_true"].astype(str) == name, predictions[f"prob_{name}"]
+        shares(axis, prob[~mine], "others", 0)
+        shares(axis, prob[mine], short(name, size), 1)
+        axis.set(xlabel=f"probability of {short(name, size)}", xlim=(-0.01, 1.01))
+        axis.legend(title="true class (cases)", fontsize=9 if across < 3 else 8, **ABOVE)
     return figure
 
 

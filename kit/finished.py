@@ -64,10 +64,12 @@ def load(out: Path) -> Finished:
 
 
 def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFrame:
-    """Apply a finished run to later data and write a submission; no label is read.
+    """Apply a finished run, or an ensemble of several, to later data and write a submission.
+
+    No label is read.
 
     Args:
-        out: Folder of the run.
+        out: Folder of the run, or the JSON file that `kit ensemble` wrote.
         data: Folder of the same layout, from which the manifest's relative roots start.
         path: The submission to write.
         workers: Processes that read.
@@ -77,13 +79,57 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
 
     Raises:
         ImageError: An image cannot be read: none may be left out.
+        MissingDataError: A run is missing, not finished or damaged.
     """
-    run = load(out)
-    if path.is_dir() or path.resolve().is_relative_to(Path(out).resolve()):
+    out = Path(out)
+    single = not out.is_file()
+    runs = {"": load(out)} if single else _runs_of(out)
+    _check_place(path, [run.out for run in runs.values()])
+    lead = next(iter(runs.values()))
+    tables = [_of_run(run, data, workers).assign(run=name) for name, run in runs.items()]
+    ensemble, threshold = lead.ensemble, lead.threshold
+    if not single:
+        chosen = read_json(out)
+        ensemble, threshold = Ensemble.from_dict(chosen).needed(), chosen["threshold"]
+        tables = [_renamed(table, chosen["run_of_model"], ensemble.models) for table in tables]
+    joined = ensemble.predict([table.drop(columns="run") for table in tables])
+    classes, positive = lead.dataset.classes, lead.dataset.positive
+    rows = submission.table(joined, lead.style, classes, positive, threshold)
+    submission.write(path, rows, lead.style)
+    submission.validate(path, lead.style, list(joined.case_id), classes)
+    return joined
+
+
+def _runs_of(path: Path) -> dict[str, Finished]:
+    """Return the runs that an ensemble's JSON names, by name."""
+    places = read_json(path).get("runs")
+    if not places:
+        raise MissingDataError("no ensemble of runs", path=path, expected="what kit ensemble wrote",
+                               remedy="give that file, or a run's folder")  # fmt: skip
+    return {name: load(path.resolve().parent / place) for name, place in places.items()}
+
+
+def _check_place(path: Path, folders: list[Path]) -> None:
+    inside = any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+    if path.is_dir() or inside:
         raise KitError(
             "cannot be the file of later predictions", path=path,
             expected="a file outside the run's own folder", remedy="choose another --out",
         )  # fmt: skip
+
+
+def _renamed(table: pd.DataFrame, runs: dict[str, str], models: tuple[str, ...]) -> pd.DataFrame:
+    """Return the rows of the ensemble's models, under the names that it knows them by."""
+    run = str(table["run"].iloc[0])
+    mine = [name for name in models if runs[name] == run]
+    named = {name.removeprefix(f"{run}/"): name for name in mine}
+    if list(named) == [run]:  # the run's only model goes by the run's name
+        return table.assign(model=run)
+    return table[table["model"].isin(named)].assign(model=table["model"].map(named))
+
+
+def _of_run(run: Finished, data: Path, workers: int) -> pd.DataFrame:
+    """Return the predictions of later data by all networks of one run, a row a case and network."""
     classes, positive = run.dataset.classes, run.dataset.positive
     load_backend(run.settings.threads)
     cases = run.dataset.cases(data, labels=False)
@@ -98,15 +144,11 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
                 cases, run.dataset, root, run.settings, folder=place / "plans", workers=workers
             )
             unopened = list(lost.reason)
-        items = kinds.items(cases, plan, run.settings)
         pixels, failures = store.build(
-            place,
-            items,
-            kinds.reader(run.dataset, root, run.settings),
-            "later",
-            workers=workers,
+            place, kinds.items(cases, plan, run.settings),
+            kinds.reader(run.dataset, root, run.settings), "later", workers=workers,
             quality=run.settings.jpeg_quality,
-        )
+        )  # fmt: skip
         if [*unopened, *failures]:
             raise ImageError(
                 "images cannot be read, and no case may be left out", path=root,
@@ -117,12 +159,7 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
             pixels, run.models, classes=classes, folder=place,
             policy=run.settings.augment if run.settings.tta else "none",
         )  # fmt: skip
-        table = aggregate.to_cases(parts, cases, rule, classes, positive)
-    joined = run.ensemble.predict(table)
-    rows = submission.table(joined, run.style, classes, positive, run.threshold)
-    submission.write(path, rows, run.style)
-    submission.validate(path, run.style, list(cases.case_id), classes)
-    return joined
+        return aggregate.to_cases(parts, cases, rule, classes, positive)
 
 
 def side_by_side(folder: Path) -> pd.DataFrame:

@@ -15,12 +15,12 @@ KIT = Path(__file__).parents[1] / "kit"
 FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
-    "overlaps comparison _labels _counts _ranks _measures _rows _report",
-    2: "slides readers tiled codecs coverage tissue annotations polygons _mask_files shards images "
+    "overlaps shift _balance comparison _votes _members _labels _counts _ranks _measures _rows _report",
+    2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files shards images "
     "dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
+    "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures _interval_figures "
     "hard_cases official judge joining",
     5: "challenges platforms cli",
 }
@@ -38,6 +38,8 @@ ALLOWED = {
     "_measures": {"_counts", "_labels", "_ranks"},  # definitions on checked labels
     "_rows": {"_labels", "_measures", "_ranks"},  # labels as codes, once for all figures
     "_report": {"_counts", "_labels", "_measures", "_ranks", "_rows", "intervals"},
+    "_members": {"_counts", "metrics"},  # what a choice raises
+    "ensemble": {"_members", "_votes"},  # what is joined, and by what choice
     "comparison": {"_counts", "_labels", "_ranks", "_report", "_rows", "intervals"},  # two reports
     "settings": {"thresholds"},  # how a demanded sensitivity is written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
@@ -48,15 +50,16 @@ ALLOWED = {
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
-    "figures": {"_plots", "_slide_figures", "_score_figures", "_model_figures"},  # one door
+    "figures": {"_plots", "_slide_figures", "_score_figures", "_model_figures", "_interval_figures"},
     "_model_figures": {"_plots"},
+    "_interval_figures": {"_plots"},
     "_slide_figures": {"_plots"},
     "_score_figures": {"_plots"},
     "sampler": {"draws"},  # the label of what is neither
     "report": {"_plots"},
     "scoring": {"official"},  # the judge's number beside ours
     "judge": {"scoring"},  # two files become what a run scores
-    "joining": {"scoring", "submission", "official"},  # several runs, scored and submitted
+    "joining": {"finished", "official", "scoring", "submission", "training"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
     "finished": {"aggregate", "inference", "kinds", "submission", "training"},  # without training

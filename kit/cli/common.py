@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kit.errors import SettingsError
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from kit.official import Official
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -44,6 +48,26 @@ def show_table(rows: pd.DataFrame) -> None:
         text = rows[name].astype(object)
         rows = rows.assign(**{str(name): text.where(text.notna(), "")})
     typer.echo(rows.to_string(index=False, na_rep=""))
+
+
+def number_of(threshold: str) -> float | str:
+    """Return a threshold given as text: a number, or the name of how it is chosen."""
+    try:
+        return float(threshold)
+    except ValueError:
+        return threshold
+
+
+def official_of(challenge: str) -> Official:
+    """Return a challenge's own scorer."""
+    from kit.challenges import find
+    from kit.manifest import load_manifest
+
+    found = find(challenge, load_manifest()).official
+    if found is None:
+        raise SettingsError("the challenge has no scorer of its own", received=challenge,
+                            expected="help2019, khd2019, khd2020 or rsna2021")  # fmt: skip
+    return found
 
 
 def number(value: float | None) -> str:

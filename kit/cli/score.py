@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kit.cli.common import OK, Json, app, show_figures, show_table
-from kit.errors import SettingsError
+from kit.cli.common import OK, Json, app, number_of, official_of, show_figures, show_table
 
 
 @app.command()
@@ -58,7 +57,7 @@ def score(
     from kit.checks import columns
     from kit.files import jsonable
 
-    method = _number(threshold)
+    method = number_of(threshold)
     table = judge.read_truth(truth, label=label, group=group)
     if by is not None:
         columns(table, [by], path=str(truth))
@@ -66,7 +65,7 @@ def score(
     scored = judge.judged(table, pred, classes, chosen, method)
     found: dict[str, Any] = scoring.figures(
         scored, n_folds=scored.table.fold.nunique(), method=method, by=by, graded=graded,
-        official=None if official is None else _official(official), resamples=resamples, seed=seed,
+        official=official_of(official) if official else None, resamples=resamples, seed=seed,
     )  # fmt: skip
     if compare is not None:
         other = judge.judged(table, compare, classes, chosen, method)
@@ -83,24 +82,6 @@ def score(
         typer.echo(f"{compare} less {pred}")
         show_table(_differences(found["comparison"]))
     return OK
-
-
-def _number(threshold: str) -> float | str:
-    try:
-        return float(threshold)
-    except ValueError:
-        return threshold
-
-
-def _official(challenge: str) -> Any:
-    from kit.challenges import find
-    from kit.manifest import load_manifest
-
-    found = find(challenge, load_manifest()).official
-    if found is None:
-        raise SettingsError("the challenge has no scorer of its own", received=challenge,
-                            expected="help2019, khd2019, khd2020 or rsna2021")  # fmt: skip
-    return found
 
 
 def _parts(rows: list[dict[str, Any]]) -> Any:
