@@ -63,12 +63,12 @@ def deal(load: Load, rng: np.random.Generator) -> np.ndarray:
     tries = int(np.clip(WORK // (len(load.sizes) + 5 * len(load.due) ** 2), 1, TRIES))
     best, lowest = np.empty(0, dtype=np.int64), np.inf
     for turn in range(tries):
-        if turn % 2 == 0 and turn < tries // 2:
-            folds = _greedy(load, rng)
-        elif turn < tries // 2:
+        if turn and turn >= tries // 2:
+            folds = _shaken(best, len(load.due), rng)
+        elif turn % 2:
             folds = _below(len(load.due), len(load.sizes), rng)
         else:
-            folds = _shaken(best, len(load.due), rng)
+            folds = _greedy(load, rng)
         reached = _refine(folds, load, rng)
         if reached < lowest:
             best, lowest = folds, reached

@@ -100,7 +100,7 @@ def _extremes(table: pd.DataFrame, metrics: Sequence[Any], by: str | None) -> st
     said = spoken(str(name))[:1].upper() + spoken(str(name))[1:]
     if not len(mine):
         return f"{said}{which}: undefined"
-    low, high = mine.loc[mine["value"].idxmin()], mine.loc[mine["value"].idxmax()]
+    low, high = (mine.iloc[int(at)] for at in (mine["value"].argmin(), mine["value"].argmax()))
     ends = [f"{one['value']:.3f} ({short(one['part'], 16)})" for one in (low, high)]
     return f"{said}{which}: from {ends[0]} to {ends[1]}, with 95 % intervals"
 

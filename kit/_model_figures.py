@@ -146,7 +146,7 @@ def _gain_title(rows: pd.DataFrame, metric: str) -> str:
     said = metric[:1].upper() + metric[1:]
     if rows["score"].isna().all():
         return f"{said} is undefined"
-    best = rows.loc[rows["score"].idxmax()]
+    best = rows.iloc[int(np.nanargmax(rows["score"]))]
     title = f"{said} is highest with {many(int(best['n_models']), 'model')}: {best['score']:.3f}"
     if len(rows) > 1 and not np.isnan(rows["score"].iloc[0]):
         title += f", with the first alone {rows['score'].iloc[0]:.3f}"
@@ -170,9 +170,10 @@ def cases_sheet(
         TableError: `case_id` is missing, lengths differ, or there are no cases.
     """
     columns(table, ["case_id"])
-    if not same_length(images=images, table=table):
+    if not same_length(images=images, table=table["case_id"]):
         raise TableError("no cases to draw")
-    numbers = [name for name in table.select_dtypes("number") if name not in ("case_id", "y_true")]
+    numbers = [str(name) for name in table.select_dtypes("number")]
+    numbers = [name for name in numbers if name not in ("case_id", "y_true")]
     lines = [[_whole_id(name, 110 // across) for name in table["case_id"]]]
     if "y_true" in table:
         lines.append([f"truth: {short(name, 16)}" for name in table["y_true"]])
@@ -189,4 +190,4 @@ def _whole_id(name: object, width: int) -> str:
 
 def _said(name: str, value: float) -> str:
     text = "undefined" if np.isnan(value) else f"{value:.3f}"
-    return f"{short(spoken(str(name).removeprefix('prob_')), 16)}: {text}"
+    return f"{short(spoken(name.removeprefix('prob_')), 16)}: {text}"

@@ -49,7 +49,10 @@ def draw(
     if positive is not None:
         truth, prob = (scored.y_true == positive).to_numpy(), scored[f"prob_{positive}"].to_numpy()
         if 0 < truth.sum() < len(truth):
-            drawn["roc"] = figures.roc(truth, prob, scored.group.to_numpy())
+            groups = scored.group.to_numpy()
+            drawn["roc"] = figures.roc(truth, prob, groups)
+            drawn["precision_recall"] = figures.precision_recall(truth, prob, groups)
+            drawn["calibration"] = figures.calibration(truth, prob, groups)
             drawn["metrics_against_threshold"] = figures.metrics_against_threshold(
                 truth, prob, metrics["threshold"]
             )
@@ -84,10 +87,20 @@ def patches_on_slide(
 
 
 def figure_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return `metric, value, low, high` of the figures in a run's metrics; undefined is NaN."""
+    """Return the figures of a run's metrics: of all cases, then of each part where there are some.
+
+    Columns: `part`, `n`, `metric`, `value`, `low`, `high`, `reliable`; undefined is NaN.
+    """
+    doubtful = metrics.get("unreliable", [])
     rows = [
-        {"metric": name, **{part: np.nan if v is None else v for part, v in found.items()}}
+        {"part": "all", "n": metrics["n"], "metric": name, **found,
+         "reliable": name not in doubtful}
         for name, found in metrics.items()
         if isinstance(found, Mapping) and set(found) == {"value", "low", "high"}
-    ]
-    return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+    ]  # fmt: skip
+    parts = [
+        {**row, "part": f"fold {row['part']}"} for row in metrics.get("subgroups", [])
+    ]  # fmt: skip
+    columns = ["part", "n", "metric", "value", "low", "high", "reliable"]
+    table = pd.DataFrame([*rows, *parts], columns=columns)
+    return table.astype({"value": float, "low": float, "high": float})

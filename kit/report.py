@@ -36,6 +36,11 @@ CAPTIONS = {
     "forest": "Each figure with the interval that resampled patients give it.",
     "probability_by_class": "The less the two overlap, the better the classes are told apart.",
     "agreement": "Models that disagree gain most from being joined.",
+    "precision_recall": "Out-of-fold: how many of those called positive are; chance: prevalence.",
+    "calibration": "Points below the line: probabilities are too high; bars are 95 % intervals.",
+    "comparison": "An interval that holds 0: the two models cannot be told apart by that metric.",
+    "gain_of_models": "What each added model brought, on the rows it was chosen on: optimistic.",
+    "cases_sheet": "Cases to look at: wrong labels, bad images, or a kind that training lacks.",
     "submission_distribution": "Submitted cases that lie elsewhere may be of another kind.",
 }
 STYLE = """
