@@ -2,14 +2,14 @@
 
 An image is looked at as a small picture of its details: grey, without its slow changes and its
 finest noise, of zero mean and unit length. Two such pictures of a copy have a correlation near 1 in
-one of the eight ways to turn and mirror them. What all images of a set share, such as an eye's edge, says
-nothing and is taken out first. Copies stand in one group, or the folds leak.
+one of the eight ways to turn and mirror them. What all images of a set share, such as an eye's
+edge, says nothing and is taken out first. Copies stand in one group, or the folds leak.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,11 +30,12 @@ TURNS = ("same", "turned 90", "turned 180", "turned 270", "mirrored", "mirrored,
 COLUMNS = ["a", "b", "how", "distance"]
 
 
-def near_duplicates(images: np.ndarray, ids: Sequence[str]) -> pd.DataFrame:
+def near_duplicates(images: Iterable[np.ndarray], ids: Sequence[str]) -> pd.DataFrame:
     """Return the pairs of images that are copies of each other.
 
     Args:
-        images: uint8, shape (n, height, width, channels), or a sequence of such arrays of any size.
+        images: uint8, shape (height, width, channels) each, 1 or 3 channels, of any sizes; they
+            are looked at one by one and not kept.
         ids: Name of each image.
 
     Returns:
@@ -45,7 +46,6 @@ def near_duplicates(images: np.ndarray, ids: Sequence[str]) -> pd.DataFrame:
         ImageError: An image is no uint8 array, or smaller than 16 pixels.
         TableError: There is not one id for each image.
     """
-    same_length(images=images, ids=ids)
     names = [str(name) for name in ids]
     details, exact = [], []
     for image in images:
@@ -55,6 +55,7 @@ def near_duplicates(images: np.ndarray, ids: Sequence[str]) -> pd.DataFrame:
                              received=f"{pixels.dtype} {pixels.shape}")  # fmt: skip
         details.append(_details(pixels))
         exact.append(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest())
+    same_length(images=details, ids=names)
     rows = _equal(exact)
     known = {(a, b) for a, b, _, _ in rows}
     if len(details):
@@ -86,13 +87,13 @@ def _details(pixels: np.ndarray) -> np.ndarray:
     way = cv2.INTER_AREA if min(grey.shape) >= SIDE else cv2.INTER_LINEAR
     small = cv2.resize(np.ascontiguousarray(grey), (SIDE, SIDE), interpolation=way)
     fine = cv2.GaussianBlur(small.astype(np.float32), (0, 0), 0.8)
-    bare = fine - cv2.GaussianBlur(fine, (0, 0), 4.0)
+    bare: np.ndarray = fine - cv2.GaussianBlur(fine, (0, 0), 4.0)
     bare -= bare.mean()
-    energy = bare**2
+    energy: np.ndarray = bare**2
     filled = float(energy.sum() ** 2 / max(1e-12, (energy**2).sum())) / bare.size
     if float(bare.std()) < CONTRAST or filled < SPREAD:
         return np.zeros((SIDE, SIDE), np.float32)
-    return np.asarray(bare / np.linalg.norm(bare), dtype=np.float32)
+    return np.asarray(bare / float(np.linalg.norm(bare)), dtype=np.float32)
 
 
 def _turned(pictures: np.ndarray, turn: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import aggregate, jobs, kinds, scoring, store, submission, training
+from kit import aggregate, alike, jobs, kinds, scoring, store, submission, training
 from kit.checks import columns, first
 from kit.ensemble import Ensemble
 from kit.errors import ImageError, SettingsError
@@ -28,11 +28,10 @@ from kit.files import (
     write_json,
     write_text,
 )
-from kit.folds import assign_folds, check_no_leak, subset, with_folds
+from kit.folds import assign_folds, check_no_leak, join_groups, subset, with_folds
 from kit.manifest import Dataset
 from kit.models import check_model
 from kit.official import Official
-from kit.overlaps import check_no_overlap
 from kit.scoring import Scored
 from kit.settings import Settings, defaults, describe, difference, settings_key
 from kit.stages import Stages
@@ -42,7 +41,6 @@ from kit.submission import Format
 log = logging.getLogger(__name__)
 
 UNREADABLE = 0.05
-CONTENT = ("case_id", "key", "slide", "x", "y", "footprint")
 
 
 @dataclass(frozen=True)
@@ -242,20 +240,34 @@ class Run:
             bare = set(cases.case_id) - set(plan.case_id) - set(self._planned[1].case_id)
             kept = pd.concat([kept, pd.Series(sorted(bare), dtype=object)])
         cases = cases[(cases.split != "test") & cases.case_id.isin(kept)].reset_index(drop=True)
-        base = cases[["case_id", "group", "label"]]
+        base, pairs = cases[["case_id", "group", "label"]], self.alike()
+        pairs = pairs[pairs.a.isin(base.case_id) & pairs.b.isin(base.case_id)]
         given = self._given_folds() if self.fold_table else None
         n_splits, seed = self.settings.n_splits, self.settings.seed
-        inputs = [digest(base), n_splits, seed, None if given is None else digest(given)]
+        inputs = [digest(base), digest(pairs), n_splits, seed, given is not None and digest(given)]
 
         def make() -> pd.DataFrame:
             if given is not None:
-                return with_folds(base, given, path=str(self.fold_table))
-            fold = assign_folds(base, n_splits, label="label", group="group", seed=seed)
-            return base.assign(fold=fold.to_numpy())
+                asked = with_folds(base, given, path=str(self.fold_table))
+                return check_no_leak(asked, pairs=pairs)
+            joined = base.assign(group=join_groups(base, pairs))
+            fold = assign_folds(joined, n_splits, label="label", group="group", seed=seed)
+            return joined.assign(fold=fold.to_numpy())
 
-        folds = check_no_leak(self.stages.table("folds", inputs, make))
-        check_no_overlap(cases[[name for name in CONTENT if name in cases]], folds)
-        return folds
+        return check_no_leak(self.stages.table("folds", inputs, make), pairs=pairs)
+
+    def alike(self) -> pd.DataFrame:
+        """Return the pairs of cases that must stand together: copies, and crops that overlap."""
+        return self._alike
+
+    @cached_property
+    def _alike(self) -> pd.DataFrame:
+        cases, store = self.cases(), self.pixels()
+        planned = self.dataset.kind in kinds.PLANNED
+        inputs = [digest(cases), digest(store.items)]
+        return self.stages.table(
+            "alike", inputs, lambda: alike.pairs_of(cases, store, planned=planned)
+        )
 
     def _given_folds(self) -> pd.DataFrame:
         table = read_table(Path(str(self.fold_table)))
@@ -314,13 +326,18 @@ class Run:
             found = scoring.figures(
                 self.scored(), n_folds=self.folds().fold.nunique(), resamples=values.resamples,
                 seed=values.seed, method=values.threshold, graded=self.dataset.graded,
-                official=self.challenge.official, by="fold", caution=self.dataset.caution,
+                official=self.challenge.official, by="fold", cautions=self._cautions(),
             )  # fmt: skip
             write_json(path, found)
 
         self.stages.files("metrics", inputs, [path], make)
         found: dict[str, Any] = read_json(path)
         return found
+
+    def _cautions(self) -> list[str]:
+        """Return what stands with the figures because of the data."""
+        own = [self.dataset.caution] if self.dataset.caution else []
+        return [*own, *alike.cautions(self.alike(), self.cases())]
 
     def submission(self) -> Path:
         """Write and validate `submission.csv`: the test cases, or the out-of-fold ones if none."""

@@ -104,7 +104,7 @@ def figures(
     graded: bool = False,
     official: Official | None = None,
     by: str | None = None,
-    caution: str | None = None,
+    cautions: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the six metrics, their mean and the AUC with intervals over groups, and their doubts.
 
@@ -117,7 +117,7 @@ def figures(
         graded: Whether the classes are grades, in order.
         official: The judge's scorer, to stand beside.
         by: Column of the table whose parts get figures of their own.
-        caution: What the data set's entry warns of.
+        cautions: What the data warn of.
 
     Returns:
         The keys of `kit run --json` that speak of figures, with the confusion matrix (rows: truth)
@@ -141,7 +141,7 @@ def figures(
         **found, **skill,
         **_optimistic(scored, method),
         **({} if official is None else {"official": _officially(scored, official)}),
-        "warnings": [*([caution] if caution else []), *found["warnings"], *doubts, *partial],
+        "warnings": [*cautions, *found["warnings"], *doubts, *partial],
         "decided_by": scored.rule,
         "confusion": [list(row) for row in report.confusion],
         "confusion_classes": list(report.classes),

@@ -15,13 +15,14 @@ KIT = Path(__file__).parents[1] / "kit"
 FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
-    "overlaps shift _balance comparison _votes _members _labels _counts _ranks _measures _rows _report",
-    2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files shards images "
-    "dicom stain fundus drawing drawing_organs",
+    "overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures _rows "
+    "_report",
+    2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
+    "shards images dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures _interval_figures "
-    "hard_cases official judge joining",
+    "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
+    "_interval_figures hard_cases alike official judge joining",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -41,6 +42,7 @@ ALLOWED = {
     "_members": {"_counts", "metrics"},  # what a choice raises
     "ensemble": {"_members", "_votes"},  # what is joined, and by what choice
     "comparison": {"_counts", "_labels", "_ranks", "_report", "_rows", "intervals"},  # two reports
+    "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "settings": {"thresholds"},  # how a demanded sensitivity is written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
@@ -50,7 +52,13 @@ ALLOWED = {
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "training": {"inference"},  # a fold predicts its own held-out cases
-    "figures": {"_plots", "_slide_figures", "_score_figures", "_model_figures", "_interval_figures"},
+    "figures": {
+        "_plots",
+        "_slide_figures",
+        "_score_figures",
+        "_model_figures",
+        "_interval_figures",
+    },
     "_model_figures": {"_plots"},
     "_interval_figures": {"_plots"},
     "_slide_figures": {"_plots"},

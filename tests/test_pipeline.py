@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import project
@@ -314,19 +315,31 @@ def test_a_fold_table_is_used_and_a_leak_in_it_is_refused(
     assert folds.group[0] in done.err
 
 
+@pytest.mark.parametrize("way", ["exact", "turned"])
 def test_an_image_that_stands_in_two_folds_under_two_names_stops_the_run(
-    finished: Path, tmp_path: Path, kit: Kit
+    finished: Path, tmp_path: Path, kit: Kit, way: str
 ) -> None:
     root = project.make(tmp_path)
     folds = read_table(finished / "out" / "folds.parquet").set_index("case_id").fold
     first = next(name for name in folds.index if folds[name] == 0)
     other = next(name for name in folds.index if folds[name] == 1)
-    shutil.copyfile(root / f"{first}.png", root / f"{other}.png")
+    side = cv2.imread(str(root / f"{first}.png")).shape[0]
+    spots = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    pixels = cv2.resize(spots, (side, side), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(root / f"{first}.png"), pixels)
+    turned = pixels if way == "exact" else np.ascontiguousarray(np.rot90(pixels))
+    cv2.imwrite(str(root / f"{other}.png"), turned)
     folds.reset_index().to_csv(tmp_path / "mine.csv", index=False)
     done = kit(tmp_path, *RUN, *project.quick(), "--fold-table", "mine.csv")
     assert done.code == 2
-    assert "images with the same content stand in different folds" in done.err
+    assert "alike stand in more than one fold" in done.err
+    assert {"exact": "same content", "turned": ": turned"}[way] in done.err
     assert first in done.err and other in done.err
+    done = kit(tmp_path, *RUN, *project.quick())  # left to itself the run joins the two
+    assert done.code == 0
+    assert "their groups were joined" in done.out
+    made = read_table(tmp_path / "out" / "folds.parquet").set_index("case_id")
+    assert made.fold[first] == made.fold[other] and made.group[first] == made.group[other]
 
 
 def test_pixels_may_be_kept_as_jpeg(tmp_path: Path, kit: Kit) -> None:
