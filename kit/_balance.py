@@ -85,7 +85,7 @@ def shuffled(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _raw(n: int, rng: np.random.Generator) -> np.ndarray:
-    return np.asarray(rng.bit_generator.random_raw(n), dtype=np.uint64)  # type: ignore[attr-defined]
+    return np.asarray(rng.bit_generator.random_raw(n), dtype=np.uint64)
 
 
 def _below(k: int, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -168,7 +168,8 @@ def _refine(folds: np.ndarray, load: Load, rng: np.random.Generator) -> float:
     counts = np.concatenate([load.counts, np.zeros((1, load.counts.shape[1]))])  # -1: no group
     sizes = np.append(load.sizes, 0.0)
     most = max(4, int((PAIR_CELLS / (counts.shape[1] + 1)) ** 0.5))
-    changed, settled, turn = np.zeros(len(load.due), dtype=np.int64), {}, 0
+    changed, turn = np.zeros(len(load.due), dtype=np.int64), 0
+    settled: dict[tuple[int, int], int] = {}
     for _ in range(SWEEPS):
         if state.worst() < ENOUGH:
             break

@@ -23,6 +23,7 @@ CONTRAST = 2.0  # grey levels of detail below which an image shows too little to
 SPREAD = 0.1  # least share of the picture that its details fill: a bar on white shows too little
 CANDIDATE, COPY = 0.8, 0.96  # correlations
 SHARED, FOR_EACH = 8, 25  # directions that a set shares, at most, and images for each of them
+EQUAL = 0.999  # of their strengths, where two directions are one another's turn
 SAMPLED = 3000  # pictures that the shared directions are taken from
 BLOCK = 2048
 TURNS = ("same", "turned 90", "turned 180", "turned 270", "mirrored", "mirrored, turned 90",
@@ -113,7 +114,9 @@ def _own(pictures: np.ndarray) -> np.ndarray:
         step = -(-len(pictures) * 8 // SAMPLED)
         every = np.concatenate([_turned(pictures[::step], turn) for turn in range(8)])
         every = every.reshape(len(every), -1)
-        _, _, shared = np.linalg.svd(every, full_matrices=False)
+        _, strength, shared = np.linalg.svd(every, full_matrices=False)
+        while directions < len(strength) and strength[directions] > EQUAL * strength[directions - 1]:
+            directions += 1  # a direction and the same turned go together
         flat = flat - (flat @ shared[:directions].T) @ shared[:directions]
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.asarray(flat / np.maximum(length, 1e-12)).reshape(pictures.shape)

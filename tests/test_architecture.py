@@ -43,6 +43,7 @@ ALLOWED = {
     "ensemble": {"_members", "_votes"},  # what is joined, and by what choice
     "comparison": {"_counts", "_labels", "_ranks", "_report", "_rows", "intervals"},  # two reports
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
+    "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
     "settings": {"thresholds"},  # how a demanded sensitivity is written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
