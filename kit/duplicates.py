@@ -115,8 +115,9 @@ def _own(pictures: np.ndarray) -> np.ndarray:
         every = np.concatenate([_turned(pictures[::step], turn) for turn in range(8)])
         every = every.reshape(len(every), -1)
         _, strength, shared = np.linalg.svd(every, full_matrices=False)
-        while directions < len(strength) and strength[directions] > EQUAL * strength[directions - 1]:
-            directions += 1  # a direction and the same turned go together
+        alike = strength[1:] > EQUAL * strength[:-1]  # a direction and the same turned go together
+        while directions < len(alike) and alike[directions - 1]:
+            directions += 1
         flat = flat - (flat @ shared[:directions].T) @ shared[:directions]
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.asarray(flat / np.maximum(length, 1e-12)).reshape(pictures.shape)

@@ -30,7 +30,9 @@ def table(tmp_path: Path) -> Path:
     patient = np.arange(n) // 3
     made = pd.DataFrame({
         "case_id": [f"{i:03}" for i in range(n)],
-        "diagnosis": rng.choice(["no", "yes"], 40)[patient], "patient": [f"p{k}" for k in patient], "site": np.array(["A", "B", "C"])[patient % 3],
+        "diagnosis": rng.choice(["no", "yes"], 40)[patient],
+        "patient": [f"p{k}" for k in patient],
+        "site": np.array(["A", "B", "C"])[patient % 3],
         "oedema": rng.integers(0, 2, n), "effusion": rng.integers(0, 2, n),
     })  # fmt: skip
     path = tmp_path / "t.csv"
