@@ -15,7 +15,7 @@ import numpy as np
 SIZE = 0.04  # a fold a quarter larger or smaller than due weighs as one per cent of prevalence
 EMPTIED = 4.0  # cost of a fold without a class, above any difference of prevalence
 TRIES = 20  # deals that are refined, of which the best is kept
-WORK = 20_000  # groups, and ten for each pair of folds, in all tries: large tables need fewer
+WORK = 20_000  # pairs of counts, and ten for each pair of folds, in all tries: bounds the time
 SWEEPS = 30  # over all pairs of folds; a dozen are rarely used
 PAIR_CELLS = 2**18  # exchanges weighed at once, times columns: bounds time and memory of one pair
 ENOUGH = 1e-4  # the criterion below which nobody could tell the difference
@@ -42,11 +42,6 @@ class Load:
     needed: np.ndarray
     due: np.ndarray
 
-    @property
-    def prevalence(self) -> np.ndarray:
-        """Return the share of each column among all rows."""
-        return np.asarray(self.counts.sum(axis=0) / self.sizes.sum())
-
 
 def deal(load: Load, rng: np.random.Generator) -> np.ndarray:
     """Return the fold of each group.
@@ -60,7 +55,7 @@ def deal(load: Load, rng: np.random.Generator) -> np.ndarray:
     Returns:
         int64, shape (groups,).
     """
-    tries = int(np.clip(WORK // (len(load.sizes) + 5 * len(load.due) ** 2), 1, TRIES))
+    tries = int(np.clip(WORK // (load.counts.size // 2 + 5 * len(load.due) ** 2 + 1), 1, TRIES))
     best, lowest = np.empty(0, dtype=np.int64), np.inf
     for turn in range(tries):
         if turn and turn >= tries // 2:
@@ -129,13 +124,11 @@ class _State:
     """Rows of each column and in all that the folds hold, and what they cost."""
 
     def __init__(self, folds: np.ndarray, load: Load) -> None:
-        self.load, self.prevalence = load, load.prevalence
-        p = self.prevalence
-        spread = 2 * np.sqrt(p * (1 - p))
-        scale = np.divide(load.weights, spread, out=np.zeros(len(p)), where=spread > 0)
-        self.scale = scale
+        self.load, self.prevalence = load, load.counts.sum(axis=0) / load.sizes.sum()
+        spread = 2 * np.sqrt(self.prevalence * (1 - self.prevalence))
+        self.scale = np.divide(load.weights, spread, out=np.zeros(len(spread)), where=spread > 0)
         k = len(load.due)
-        self.counts, self.sizes = np.zeros((k, len(p))), np.zeros(k)
+        self.counts, self.sizes = np.zeros((k, len(spread))), np.zeros(k)
         np.add.at(self.counts, folds, load.counts)
         np.add.at(self.sizes, folds, load.sizes)
 
@@ -161,13 +154,41 @@ class _State:
         emptied = int((self.counts[:, self.load.needed] == 0).sum())
         return float(off.max(initial=0) + SIZE * size.max() + EMPTIED * emptied)
 
+    def exchange(
+        self, a: int, b: int, mine: np.ndarray, theirs: np.ndarray
+    ) -> tuple[int, int] | None:
+        """Return the places of the two whose exchange lowers the cost of a and b most, if any.
+
+        The groups of fold a and of fold b end with -1, no group, so that one can move alone.
+        """
+        sizes = [np.append(self.load.sizes[part[:-1]], 0)[:, None] for part in (mine, theirs)]
+        size = sizes[0] - sizes[1].T
+        moved = []
+        for column in self.load.counts.T:
+            one, other = (np.append(column[part[:-1]], 0) for part in (mine, theirs))
+            moved.append(one[:, None] - other)
+        left = [n - m for n, m in zip(self.counts[a], moved, strict=True)]
+        grown = [n + m for n, m in zip(self.counts[b], moved, strict=True)]
+        cost = self.cost(a, left, self.sizes[a] - size) + self.cost(b, grown, self.sizes[b] + size)
+        i, j = np.unravel_index(int(cost.argmin()), cost.shape)
+        if cost[i, j] < cost[-1, -1] * (1 - LEAST_GAIN):  # the last is to exchange nothing
+            return int(i), int(j)
+        return None
+
+    def move(self, folds: np.ndarray, group: int, old: int, new: int) -> None:
+        """Put a group into another fold, in `folds` too; -1 is no group."""
+        if group < 0:
+            return
+        folds[group] = new
+        for fold, sign in ((old, -1), (new, 1)):
+            self.counts[fold] += sign * self.load.counts[group]
+            self.sizes[fold] += sign * self.load.sizes[group]
+
 
 def _refine(folds: np.ndarray, load: Load, rng: np.random.Generator) -> float:
     """Move or exchange groups between pairs of folds, in place; return the criterion reached."""
     state = _State(folds, load)
-    counts = np.concatenate([load.counts, np.zeros((1, load.counts.shape[1]))])  # -1: no group
-    sizes = np.append(load.sizes, 0.0)
-    most = max(4, int((PAIR_CELLS / (counts.shape[1] + 1)) ** 0.5))
+    most = max(4, int((PAIR_CELLS / (load.counts.shape[1] + 1)) ** 0.5))
     changed, turn = np.zeros(len(load.due), dtype=np.int64), 0
     settled: dict[tuple[int, int], int] = {}
     for _ in range(SWEEPS):
@@ -177,26 +198,16 @@ def _refine(folds: np.ndarray, load: Load, rng: np.random.Generator) -> float:
         for a, b in combinations(range(len(load.due)), 2):
             if settled.get((a, b), -1) >= max(changed[a], changed[b]):
                 continue
-            mine, theirs = (np.flatnonzero(folds == fold) for fold in (a, b))
-            whole = max(len(mine), len(theirs)) <= most
-            mine, theirs = _some(mine, most, rng), _some(theirs, most, rng)
-            found = _exchange(state, a, b, (counts[mine], sizes[mine]),
-                              (counts[theirs], sizes[theirs]))  # fmt: skip
-            if found is None:
-                if whole:
-                    settled[a, b] = turn
-                continue
-            turn += 1
-            changed[[a, b]] = turn
-            one, other = mine[found[0]], theirs[found[1]]
-            state.counts[a] += counts[other] - counts[one]
-            state.counts[b] += counts[one] - counts[other]
-            state.sizes[a] += sizes[other] - sizes[one]
-            state.sizes[b] += sizes[one] - sizes[other]
-            if one >= 0:
-                folds[one] = b
-            if other >= 0:
-                folds[other] = a
+            members = [np.flatnonzero(folds == fold) for fold in (a, b)]
+            mine, theirs = (_some(part, most, rng) for part in members)
+            found = state.exchange(a, b, mine, theirs)
+            if found is not None:
+                turn += 1
+                changed[[a, b]] = turn
+                state.move(folds, mine[found[0]], a, b)
+                state.move(folds, theirs[found[1]], b, a)
+            elif max(map(len, members)) <= most:
+                settled[a, b] = turn
         if turn == before:
             break
     return state.worst()
@@ -207,22 +218,3 @@ def _some(members: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarra
     if len(members) > most:
         members = members[shuffled(len(members), rng)[:most]]
     return np.append(members, -1)
-
-
-def _exchange(
-    state: _State, a: int, b: int, mine: tuple[np.ndarray, np.ndarray],
-    theirs: tuple[np.ndarray, np.ndarray],
-) -> tuple[int, int] | None:  # fmt: skip
-    """Return which of mine for which of theirs lowers the cost of folds a and b most, if any."""
-    size = mine[1][:, None] - theirs[1]
-    moved = [one[:, None] - other for one, other in zip(mine[0].T, theirs[0].T, strict=True)]
-    cost = state.cost(
-        a, [n - m for n, m in zip(state.counts[a], moved, strict=True)], state.sizes[a] - size
-    )
-    cost += state.cost(
-        b, [n + m for n, m in zip(state.counts[b], moved, strict=True)], state.sizes[b] + size
-    )
-    i, j = np.unravel_index(int(cost.argmin()), cost.shape)
-    if cost[i, j] < cost[-1, -1] * (1 - LEAST_GAIN):  # the last is to exchange nothing
-        return int(i), int(j)
-    return None

@@ -18,7 +18,7 @@ from kit.checks import positive_int, same_length
 from kit.errors import TableError
 from kit.intervals import Interval, auc_interval
 
-PARTS = 5  # of the cross-validation
+PARTS, LEAST = 5, 3  # of the cross-validation, at most and at least
 WHITE, BLACK = 230, 20  # grey levels
 
 
@@ -85,7 +85,7 @@ def train_test_shift(
 
     Raises:
         TableError: Lengths differ, a cell is empty or no number, a group stands on both sides, or a
-            side has fewer groups than there are parts.
+            side has fewer than three groups.
 
     Source: Lopez-Paz and Oquab (2017), arXiv:1610.06545, classifier two-sample tests.
     """
@@ -123,9 +123,9 @@ def _side_of(side: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
         raise TableError("groups stand on both sides",
                          received=f"{int(((tests > 0) & (tests < rows)).sum())}")  # fmt: skip
     held = tests > 0
-    if min(held.sum(), (~held).sum()) < PARTS:
+    if min(held.sum(), (~held).sum()) < LEAST:
         raise TableError(
-            "too few groups to tell the sides apart", expected=f"at least {PARTS} a side",
+            "too few groups to tell the sides apart", expected=f"at least {LEAST} a side",
             received=f"{int((~held).sum())} and {int(held.sum())}",
         )  # fmt: skip
     return np.asarray(held)
@@ -143,10 +143,11 @@ def _cross_validated(
 ) -> np.ndarray:
     """Return each case's score for test, by a fit to the other parts; groups stay whole."""
     part = np.empty(len(of_group), np.intp)
+    parts = min(PARTS, int(of_group.sum()), int((~of_group).sum()))
     for mine in (of_group, ~of_group):
-        part[mine] = rng.permutation(np.arange(mine.sum()) % PARTS)
+        part[mine] = rng.permutation(np.arange(mine.sum()) % parts)
     truth, score = of_group[group], np.empty(len(group))
-    for number in range(PARTS):
+    for number in range(parts):
         held = part[group] == number
         score[held] = design[held] @ _fitted(design[~held], truth[~held])
     return score

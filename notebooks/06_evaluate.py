@@ -14,18 +14,30 @@ SEED = 0
 
 # %%
 import numpy as np
+import pandas as pd
 
 from kit import figures
 from kit.challenges import open_run
+from kit.hard_cases import most_wrong
 from kit.overview import figure_table
+from kit.scoring import beside
 
 run = open_run(CHALLENGE, smoke=SMOKE, settings={"seed": SEED})
 metrics = run.metrics()
-figure_table(metrics).round(3)
+figure_table(metrics).query("part == 'all'").round(3)
 
 # %% [markdown]
-# **Figure: metrics with their intervals.** Intervals come from resampled patients, because cases of
-# one patient are not independent. Where they are wide, a better figure may be luck.
+# What stands beside the figures: the judge's own number, the one that flatters, what holds for few
+# patients, and whether the model can be told from chance at all.
+
+# %%
+pd.set_option("display.max_colwidth", 300)
+pd.DataFrame({"beside the figures": beside(metrics) + metrics["warnings"]})
+
+# %% [markdown]
+# **Figure: metrics with their intervals, of all cases and by fold.** Intervals come from resampled
+# patients, because cases of one patient are not independent. Where they are wide, a better figure
+# may be luck; hollow ones rest on too few patients to be believed.
 
 # %%
 figures.forest(figure_table(metrics))
@@ -37,6 +49,19 @@ figures.forest(figure_table(metrics))
 scored, positive = run.scored().table, run.dataset.positive
 truth, prob = (scored.y_true == positive).to_numpy(), scored[f"prob_{positive}"].to_numpy()
 figures.roc(truth, prob, scored.group.to_numpy())
+
+# %% [markdown]
+# **Figure: precision and recall.** Where few cases are positive, this says more than the ROC curve:
+# of those called positive, how many are.
+
+# %%
+figures.precision_recall(truth, prob, scored.group.to_numpy())
+
+# %% [markdown]
+# **Figure: calibration.** A probability of .8 should be right in eight of ten cases.
+
+# %%
+figures.calibration(truth, prob, scored.group.to_numpy())
 
 # %% [markdown]
 # **Figure: metrics against the threshold.** The six need one. The best on these very cases would
@@ -52,12 +77,15 @@ figures.metrics_against_threshold(truth, prob, metrics["threshold"])
 figures.confusion_matrix(np.array(metrics["confusion"]), metrics["confusion_classes"])
 
 # %% [markdown]
-# The cases that are furthest on the wrong side are the ones to look at first.
+# **Figure: the most wrong cases.** Those furthest on the wrong side are the ones to look at first:
+# wrong labels, bad images, or a kind that training lacks.
 
 # %%
-wrong = scored[scored.y_pred != scored.y_true]
-far = (wrong[f"prob_{positive}"] - metrics["threshold"]).abs().sort_values(ascending=False)
-wrong.loc[far.index, ["case_id", "group", "y_true", "y_pred", f"prob_{positive}"]].head().round(3)
+wrong = most_wrong(scored, positive, 5)
+items = run.pixels().items.drop_duplicates("case_id").reset_index().set_index("case_id")
+shown = wrong[wrong.case_id.isin(items.index)]
+images = run.pixels().pixels[items["index"].loc[shown.case_id].to_numpy()]
+figures.cases_sheet(images, shown, title="The most wrong cases")
 
 # %% [markdown]
 # ## Takeaways

@@ -18,6 +18,9 @@ import pandas as pd
 
 from kit import figures
 from kit.challenges import open_run
+from kit.comparison import compare, difference_table
+from kit.ensemble import Ensemble, nested, path_of_gain
+from kit.hard_cases import disagreeing
 
 run = open_run(CHALLENGE, smoke=SMOKE, settings={"seed": SEED})
 ensemble, column = run.ensemble(), f"prob_{run.dataset.positive}"
@@ -49,8 +52,48 @@ table = pd.DataFrame({"mean": joined[column], "spread between networks": spread}
 table.sort_values("spread between networks", ascending=False).head().round(3)
 
 # %% [markdown]
+# **What is a choice worth?** The run has one model; here a second, quick one stands beside it, so
+# that there is something to choose. Weights are fitted on some folds and judged on the others.
+
+# %%
+other = open_run(CHALLENGE, smoke=SMOKE, settings={"seed": SEED, "epochs": 2})
+second = other.oof().assign(model="two epochs")
+both = pd.concat([run.oof().assign(model="the run"), second], ignore_index=True)
+greedy = Ensemble("bagged_greedy", positive=run.dataset.positive)
+chosen = greedy.fit(both)
+pd.Series(dict(zip(chosen.models, chosen.weights, strict=True)), name="weight").to_frame()
+
+# %% [markdown]
+# **Figure: the gain of each added model**, on the rows it was chosen on: an optimistic figure.
+
+# %%
+figures.gain_of_models(path_of_gain(greedy, both), metric="AUC")
+
+# %% [markdown]
+# **Figure: the nested choice against equal weights.** An interval that holds 0 says that equal
+# weights are as good. They usually are, with few cases.
+
+# %%
+held = pd.concat([part.held for part in nested(greedy, both, run.folds())])
+held = held.sort_values("case_id", ignore_index=True)
+equal = Ensemble("mean").fit(both).predict(both)
+difference = compare(
+    held.y_true, equal[column], held[column], threshold=0.5, positive=run.dataset.positive,
+    groups=held.group, classes=run.dataset.classes,
+)  # fmt: skip
+figures.comparison(difference_table(difference), first="equal weights", second="nested choice")
+
+# %% [markdown]
+# Where the two disagree most is where an average can mend, or where a label is wrong.
+
+# %%
+pivot = both.pivot_table(index="case_id", columns="model", values=column)
+disagreeing(pivot, 5).round(3)
+
+# %% [markdown]
 # ## Takeaways
 # - Join by `case_id`: entries have been lost to files that were averaged row by row.
-# - Begin with the mean; anything cleverer must beat it out of fold, beyond its interval.
+# - Begin with the mean; anything cleverer must beat it out of fold, beyond its interval:
+#   `kit ensemble RUN... --method bagged-greedy` says whether it does.
 #
 # Next: **08 Predict and submit**
