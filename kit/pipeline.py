@@ -293,7 +293,7 @@ class Run:
         )  # fmt: skip
         rule = values.aggregate if self.dataset.kind == "slides" else "mean"
         cases = cases[["case_id", "group", "label", "split"]]
-        held = cases.merge(folds[["case_id", "fold"]], on="case_id")
+        held = cases.drop(columns="group").merge(folds[["case_id", "group", "fold"]], on="case_id")
         if self.only is not None:
             held = held[held.fold.isin(self.only)]
         asked = (held, cases[cases.split == "test"])
