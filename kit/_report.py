@@ -392,8 +392,8 @@ def _per_class(rows: Rows) -> pd.DataFrame:
     table = _measures.table_of_classes(rows.confusion, rows.names, areas)
     figures = [*SIX, "auc"]
     share = table["n"].to_numpy() / max(1e-300, table["n"].sum())
-    both = [table[figures].mean(skipna=False), share @ table[figures].to_numpy(dtype=np.float64)]
-    means = pd.DataFrame(both, columns=figures)
+    values = table[figures].to_numpy(dtype=np.float64)
+    means = pd.DataFrame(np.stack([values.mean(axis=0), share @ values]), columns=figures)
     means["class"], means["n"] = ["macro", "weighted"], table["n"].sum()
     return pd.concat([table, means[table.columns]], ignore_index=True)
 

@@ -82,7 +82,8 @@ def _forest(pairs: np.ndarray, cases: int) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(cases, cases))
+    ends = pairs.astype(np.int32)  # the tree of older SciPy takes no others
+    links = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(cases, cases))
     tree = minimum_spanning_tree(links).tocoo()
     return np.stack([tree.row, tree.col], axis=1).astype(np.int64)
 
