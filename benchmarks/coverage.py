@@ -32,15 +32,12 @@ class Setting:
     prevalence: float
     images: int
     interval: str = "kit"
-
-    @property
-    def shared(self) -> float:
-        """Return the share of the scores' variance within a class that patients make."""
-        return 0.6 if self.images > 1 else 0.0
+    shared: float = 0.6  # of the scores' variance within a class, what patients make
 
 
 SETTINGS = [
     *(Setting(n, p, m) for n in (200, 1000) for p in (0.1, 0.3) for m in (1, 10)),
+    Setting(200, 0.3, 40, shared=0.1),
     *(Setting(200, 0.1, m, name) for name in ("percentile", "BCa") for m in (1, 10)),
     Setting(200, 0.1, 10, "images as patients"), Setting(1000, 0.3, 10, "images as patients"),
     Setting(20, 0.3, 10), Setting(20, 0.3, 10, "kit, cautious"), Setting(40, 0.3, 1),
@@ -60,9 +57,10 @@ def truth(prevalence: float) -> dict[str, float]:
 def cases(setting: Setting, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return labels, probabilities and patients of one simulated set."""
     n, m = setting.patients, setting.images
+    shared = setting.shared if m > 1 else 0.0
     label = rng.random(n) < setting.prevalence
-    own = rng.normal(size=(n, 1)) * setting.shared**0.5
-    score = EFFECT * label[:, None] + own + rng.normal(size=(n, m)) * (1 - setting.shared) ** 0.5
+    own = rng.normal(size=(n, 1)) * shared**0.5
+    score = EFFECT * label[:, None] + own + rng.normal(size=(n, m)) * (1 - shared) ** 0.5
     prob = 1 / (1 + np.exp(CUT - score))
     return np.repeat(label, m).astype(int), prob.ravel(), np.repeat(np.arange(n), m)
 
@@ -128,7 +126,8 @@ def main() -> None:
     for setting in SETTINGS:
         shares = coverage(setting, asked.simulations)
         lines.append([
-            f"{setting.patients}", f"{setting.prevalence}", f"{setting.images}", setting.interval,
+            f"{setting.patients}", f"{setting.prevalence}", f"{setting.images}",
+            setting.interval + (", alike little" if setting.shared < 0.6 else ""),
             *("" if np.isnan(shares[n]) else f"{100 * shares[n]:.1f}" for n in FIGURES),
         ])  # fmt: skip
         print(f"{len(lines)} of {len(SETTINGS)}", file=sys.stderr)
