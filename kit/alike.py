@@ -23,10 +23,12 @@ def pairs_of(cases: pd.DataFrame, store: Store, *, planned: bool) -> pd.DataFram
         cases: The cases table, with `key`, the fingerprint of each content; where cases are crops
             of slides, with `x`, `y`, `footprint` (level-0 pixels) and `slide`.
         store: The images, as the network is given them.
-        planned: Whether a case is a slide or study of many images: these are not compared.
+        planned: Whether a case is a slide or study of many images: only equal files are found.
     """
-    found = [equal_content(cases).assign(distance=0.0)]
-    if not planned:
+    found = []
+    if planned:
+        found.append(equal_content(cases).assign(distance=0.0))
+    else:
         kept = store.items.drop_duplicates("case_id")
         train = kept[kept["split"] != "test"]
         found.append(_copies(store, train))  # apart: no pixel of a test case moves a fold

@@ -34,6 +34,8 @@ COLUMNS = ["a", "b", "how", "distance"]
 def near_duplicates(images: Iterable[np.ndarray], ids: Sequence[str]) -> pd.DataFrame:
     """Return the pairs of images that are copies of each other.
 
+    Images that show next to nothing are left out, and a copy that was also cropped is rarely found.
+
     Args:
         images: uint8, shape (height, width, channels) each, 1 or 3 channels, of any sizes; they
             are looked at one by one and not kept.
@@ -48,14 +50,16 @@ def near_duplicates(images: Iterable[np.ndarray], ids: Sequence[str]) -> pd.Data
         TableError: There is not one id for each image.
     """
     names = [str(name) for name in ids]
-    details, exact = [], []
+    details: list[np.ndarray] = []
+    exact: list[bytes | None] = []
     for image in images:
         pixels = np.asarray(image)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or min(pixels.shape[:2]) < LEAST:
             raise ImageError("not an image to compare", expected=f"uint8, at least {LEAST} pixels",
                              received=f"{pixels.dtype} {pixels.shape}")  # fmt: skip
         details.append(_details(pixels))
-        exact.append(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest())
+        same = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+        exact.append(same if details[-1].any() else None)  # blank ones would chain all patients
     same_length(images=details, ids=names)
     rows = _equal(exact)
     known = {(a, b) for a, b, _, _ in rows}
@@ -69,13 +73,13 @@ def near_duplicates(images: Iterable[np.ndarray], ids: Sequence[str]) -> pd.Data
 Pair = tuple[int, int, str, float]
 
 
-def _equal(digests: Sequence[bytes]) -> list[Pair]:
+def _equal(digests: Sequence[bytes | None]) -> list[Pair]:
     """Return each image with the first one of the same pixels."""
     first: dict[bytes, int] = {}
     return [
         (first[digest], i, "exact", 0.0)
         for i, digest in enumerate(digests)
-        if first.setdefault(digest, i) != i
+        if digest is not None and first.setdefault(digest, i) != i
     ]
 
 

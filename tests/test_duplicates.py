@@ -65,7 +65,7 @@ def test_the_turn_that_lays_the_second_on_the_first_is_named() -> None:
     assert back.how.tolist() == ["turned 270"]
 
 
-def test_images_that_show_nothing_are_alike_only_if_equal() -> None:
+def test_images_that_show_nothing_chain_nobody() -> None:
     white = np.full((32, 32, 3), 250, np.uint8)
     almost = white.copy()
     almost[0, 0] = 249
@@ -73,8 +73,7 @@ def test_images_that_show_nothing_are_alike_only_if_equal() -> None:
     bar[15:17] = 90
     other = white.copy()
     other[15:17] = 120
-    found = near_duplicates([white, almost, white, bar, other], list("abcde"))
-    assert found[["a", "b", "how"]].to_numpy().tolist() == [["a", "c", "exact"]]
+    assert not len(near_duplicates([white, almost, white, bar, other], list("abcde")))
 
 
 def test_what_all_images_share_makes_no_copies() -> None:

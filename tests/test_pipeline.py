@@ -333,7 +333,7 @@ def test_an_image_that_stands_in_two_folds_under_two_names_stops_the_run(
     done = kit(tmp_path, *RUN, *project.quick(), "--fold-table", "mine.csv")
     assert done.code == 2
     assert "alike stand in more than one fold" in done.err
-    assert {"exact": "same content", "turned": ": turned"}[way] in done.err
+    assert {"exact": ": exact", "turned": ": turned"}[way] in done.err
     assert first in done.err and other in done.err
     done = kit(tmp_path, *RUN, *project.quick())  # left to itself the run joins the two
     assert done.code == 0
