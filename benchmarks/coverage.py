@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from bench import keep
 
-from kit._report import statistic_of
+from kit._certainty import statistic_of
 from kit._rows import rows_of
 from kit.metrics import FIGURES, evaluate, mean_of_six, six_from_counts
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 SIX = ("accuracy", "specificity", "sensitivity", "ppv", "npv", "f1")
+FIGURES = (*SIX, "mean_of_six", "auc")
 
 
 def six_from_counts(

@@ -119,3 +119,34 @@ def group_codes(groups: Values | None, n: int) -> tuple[np.ndarray, int]:
         raise TableError("groups are empty", received=f"{int(pd.isna(named).sum())} rows")
     names, codes = np.unique(named.astype(str), return_inverse=True)
     return codes, len(names)
+
+
+def given_weights(weights: Values | None, rows: np.ndarray) -> np.ndarray | None:
+    """Return the weight of each row, checked; None where none are given."""
+    return None if weights is None else row_weights(weights, len(rows))
+
+
+def ranked(
+    y_true: Values, y_prob: Values, positive: Hashable, weights: Values | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return which rows are positive, their scores, and their weights."""
+    true, score = label_array(y_true, "y_true"), np.asarray(y_prob, dtype=np.float64)
+    same_length(y_true=true, y_prob=score)
+    check_positive(positive, y_true=true)
+    if np.isnan(score).any():
+        raise TableError("scores hold NaN", received=f"{int(np.isnan(score).sum())} rows")
+    return matches(true, positive), score, given_weights(weights, true)
+
+
+def scored(
+    y_true: Values, y_prob: Values, classes: Sequence[Hashable], weights: Values | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return codes of the truth, probabilities of shape (n, classes), and weights."""
+    prob = np.asarray(y_prob, dtype=np.float64)
+    if prob.ndim == 1 and len(classes) == 2:
+        prob = probabilities(prob, name="y_prob")
+        prob = np.stack([1 - prob, prob], axis=1)
+    prob, true = class_probabilities(prob, classes), class_codes(y_true, classes)
+    same_length(y_true=true, y_prob=prob)
+    own = given_weights(weights, true)
+    return true, prob, np.ones(len(true)) if own is None else own

@@ -1,4 +1,4 @@
-"""Definitions of every metric: what it is, its range, its direction, and where it is undefined.
+"""Definitions of the metrics of labels and ranks: range, direction, and where they are undefined.
 
 Labels are compared with a named positive class. A figure whose denominator is zero is NaN: no
 epsilon turns it into a number.
@@ -19,15 +19,12 @@ from kit._labels import (
     check_positive,
     class_codes,
     class_probabilities,
+    given_weights,
     label_array,
     matches,
-    row_weights,
+    ranked,
 )
-from kit.checks import probabilities, same_length
-from kit.errors import TableError
-
-BINS = 10
-ROUNDS = 50  # of Newton's method; a dozen are used
+from kit.checks import same_length
 
 
 class Counts(NamedTuple):
@@ -78,7 +75,8 @@ def confusion_counts(
     true, pred = label_array(y_true, "y_true"), label_array(y_pred, "y_pred")
     same_length(y_true=true, y_pred=pred)
     check_positive(positive, y_true=true, y_pred=pred)
-    cells = confusion(matches(true, positive), matches(pred, positive), 2, _weights(weights, true))
+    own = given_weights(weights, true)
+    cells = confusion(matches(true, positive), matches(pred, positive), 2, own)
     (tn, fp), (fn, tp) = cells.tolist()
     return Counts(tp, fp, fn, tn)
 
@@ -199,7 +197,7 @@ def auc(
     Raises:
         TableError: Lengths differ, a label or score is empty, or `positive` cannot be a label.
     """
-    return _ranks.area(*_ranked(y_true, y_prob, positive, weights)).area
+    return _ranks.area(*ranked(y_true, y_prob, positive, weights)).area
 
 
 def average_precision(
@@ -210,7 +208,7 @@ def average_precision(
     It is the sum over distinct scores, from the highest down, of the sensitivity gained there times
     the PPV reached. NaN without a positive row. Arguments and errors as of `auc`.
     """
-    return _ranks.average_precision(*_ranked(y_true, y_prob, positive, weights))
+    return _ranks.average_precision(*ranked(y_true, y_prob, positive, weights))
 
 
 def macro_auc(
@@ -232,124 +230,10 @@ def macro_auc(
     """
     true, prob = class_codes(y_true, classes), class_probabilities(y_prob, classes)
     same_length(y_true=true, y_prob=prob)
-    own = _weights(weights, true)
+    own = given_weights(weights, true)
     return float(
         np.mean([_ranks.area(true == c, prob[:, c], own).area for c in range(prob.shape[1])])
     )
-
-
-def log_loss(
-    y_true: Values, y_prob: Values, *, classes: Sequence[Hashable], weights: Values | None = None
-) -> float:
-    """Return the mean of -log of the probability given to the true class, in nats.
-
-    In [0, inf), lower is better; infinite where a true class was given 0.
-
-    Args:
-        y_true: True labels, shape (n,).
-        y_prob: Probability of the last class of two, shape (n,), or shape (n, classes).
-        classes: All classes.
-        weights: Weight of each row, not negative, shape (n,); None: one each.
-    """
-    true, prob, own = _scored(y_true, y_prob, classes, weights)
-    with np.errstate(divide="ignore"):
-        lost = -np.log(prob[np.arange(len(true)), true])
-    return _mean(np.where(own > 0, lost, 0.0), own)
-
-
-def brier(
-    y_true: Values, y_prob: Values, *, classes: Sequence[Hashable], weights: Values | None = None
-) -> float:
-    """Return the mean squared distance of the probabilities from the truth; lower is better.
-
-    Of two classes it is that of the positive one, in [0, 1]; of more the sum over classes, in
-    [0, 2]. Arguments as of `log_loss`.
-
-    Source: Brier (1950), 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
-    """
-    true, prob, own = _scored(y_true, y_prob, classes, weights)
-    apart = ((prob - (true[:, None] == np.arange(prob.shape[1]))) ** 2).sum(axis=1)
-    return _mean(apart / 2 if prob.shape[1] == 2 else apart, own)
-
-
-def expected_calibration_error(
-    y_true: Values, y_prob: Values, *, classes: Sequence[Hashable], weights: Values | None = None
-) -> float:
-    """Return how far probabilities lie from the shares that come true, in [0, 1]; lower is better.
-
-    Rows are put in ten bins of equal width by the positive class's probability, or of more than two
-    classes by the largest one; the distance of a bin's mean from its share of positive, or of
-    rightly called, rows is averaged over the rows. Arguments as of `log_loss`.
-
-    Source: Naeini, Cooper and Hauskrecht (2015), 10.1609/aaai.v29i1.9602.
-    """
-    true, prob, own = _scored(y_true, y_prob, classes, weights)
-    two = prob.shape[1] == 2
-    said = prob[:, 1] if two else prob.max(axis=1)
-    came = true == (1 if two else prob.argmax(axis=1))
-    place = np.minimum((said * BINS).astype(np.intp), BINS - 1)
-    gaps = np.abs(np.bincount(place, own * (said - came), minlength=BINS))
-    return float(ratio(gaps.sum(), own.sum()))
-
-
-def calibration_slope(
-    y_true: Values, y_prob: Values, *, positive: Hashable = 1, weights: Values | None = None
-) -> float:
-    """Return b of logit P(positive) = a + b logit(y_prob); 1 is right.
-
-    Below 1 probabilities are too sure (too near 0 and 1), above 1 too shy. NaN where a probability
-    is 0 or 1, a class is absent, all probabilities are equal, or they separate the classes.
-
-    Source: Cox (1958), 10.1093/biomet/45.3-4.562; Van Calster (2019), 10.1186/s12916-019-1466-7.
-    """
-    truth, logit, own = _logits(y_true, y_prob, positive, weights)
-    if not truth.any() or truth.all() or not np.isfinite(logit).all() or not np.ptp(logit):
-        return float("nan")
-    if _ranks.area(truth, logit, own).area in (0.0, 1.0):
-        return float("nan")
-    design = np.stack([np.ones(len(logit)), logit])
-    return float(_newton(design, np.zeros(len(logit)), truth, own)[1])
-
-
-def calibration_intercept(
-    y_true: Values, y_prob: Values, *, positive: Hashable = 1, weights: Values | None = None
-) -> float:
-    """Return a of logit P(positive) = a + logit(y_prob), in logits; 0 is right.
-
-    Above 0 probabilities are too low in the large, below 0 too high. NaN where a probability is 0
-    or 1, or a class is absent.
-
-    Source: Van Calster (2019), 10.1186/s12916-019-1466-7.
-    """
-    truth, logit, own = _logits(y_true, y_prob, positive, weights)
-    if not truth.any() or truth.all() or not np.isfinite(logit).all():
-        return float("nan")
-    return float(_newton(np.ones((1, len(logit))), logit, truth, own)[0])
-
-
-def _newton(
-    design: np.ndarray, offset: np.ndarray, truth: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
-    """Return the coefficients of a logistic regression, shape (columns,); NaN if it runs away."""
-    coefficient = np.zeros(len(design))
-    for _ in range(ROUNDS):
-        expected = 1 / (1 + np.exp(-np.clip(coefficient @ design + offset, -500, 500)))
-        slope = (design * (weight * expected * (1 - expected))) @ design.T
-        if np.linalg.cond(slope) > 1e12:
-            return np.full(len(design), np.nan)
-        step = np.linalg.solve(slope, design @ (weight * (truth - expected)))
-        coefficient += step
-        if np.abs(step).max() < 1e-10:
-            return coefficient
-    return np.full(len(design), np.nan)
-
-
-def _weights(weights: Values | None, rows: np.ndarray) -> np.ndarray | None:
-    return None if weights is None else row_weights(weights, len(rows))
-
-
-def _mean(values: np.ndarray, weight: np.ndarray) -> float:
-    return float(ratio(np.asarray(weight @ values), np.asarray(weight.sum())))
 
 
 def _cells(
@@ -357,42 +241,7 @@ def _cells(
 ) -> np.ndarray:
     same_length(y_true=np.asarray(y_true), y_pred=np.asarray(y_pred))
     true, pred = class_codes(y_true, classes), class_codes(y_pred, classes)
-    return confusion(true, pred, len(classes), _weights(weights, true))
-
-
-def _ranked(
-    y_true: Values, y_prob: Values, positive: Hashable, weights: Values | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    true, score = label_array(y_true, "y_true"), np.asarray(y_prob, dtype=np.float64)
-    same_length(y_true=true, y_prob=score)
-    check_positive(positive, y_true=true)
-    if np.isnan(score).any():
-        raise TableError("scores hold NaN", received=f"{int(np.isnan(score).sum())} rows")
-    return matches(true, positive), score, _weights(weights, true)
-
-
-def _scored(
-    y_true: Values, y_prob: Values, classes: Sequence[Hashable], weights: Values | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return codes of the truth, probabilities of shape (n, classes), and weights."""
-    prob = np.asarray(y_prob, dtype=np.float64)
-    if prob.ndim == 1 and len(classes) == 2:
-        prob = probabilities(prob, name="y_prob")
-        prob = np.stack([1 - prob, prob], axis=1)
-    prob, true = class_probabilities(prob, classes), class_codes(y_true, classes)
-    same_length(y_true=true, y_prob=prob)
-    own = _weights(weights, true)
-    return true, prob, np.ones(len(true)) if own is None else own
-
-
-def _logits(
-    y_true: Values, y_prob: Values, positive: Hashable, weights: Values | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    truth, prob, own = _ranked(y_true, y_prob, positive, weights)
-    probabilities(prob, name="y_prob")
-    with np.errstate(divide="ignore"):
-        logit = np.log(prob) - np.log1p(-prob)
-    return truth, logit, np.ones(len(truth)) if own is None else own
+    return confusion(true, pred, len(classes), given_weights(weights, true))
 
 
 def table_of_classes(

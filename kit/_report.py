@@ -9,22 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import _measures, intervals
-from kit._counts import SIX, macro, one_versus_rest, six_from_counts
+from kit import _measures, _probable, _ranks
+from kit._certainty import FEW_GROUPS, FEW_OF_CLASS, all_intervals, cautious, doubtful
+from kit._counts import FIGURES, SIX, macro, one_versus_rest
 from kit._labels import Values
-from kit._ranks import spread
 from kit._rows import Rows, rows_of
 from kit.checks import columns, same_length
 from kit.errors import SettingsError, TableError
-from kit.intervals import UNKNOWN, Interval, Statistic
+from kit.intervals import Interval
 
-FIGURES = (*SIX, "mean_of_six", "auc")
 OTHERS = (
     "balanced_accuracy", "mcc", "average_precision", "log_loss", "brier", "calibration_slope",
     "calibration_intercept", "expected_calibration_error",
 )  # fmt: skip
-FEW_GROUPS = 50  # below, a bootstrap over groups covers too little
-FEW_OF_CLASS = 15
 MANY_TIES = 0.05  # share of positive-negative pairs with equal probability
 
 
@@ -180,16 +177,16 @@ def _report(rows: Rows, threshold: float | None, graded: bool, resamples: int, s
     held = rows.held()
     metrics = {name: Metric(value, np.nan, np.nan) for name, value in values.items()}
     if rows.n_groups > 1:
-        found = _intervals(rows, values, resamples, seed)
+        found = all_intervals(rows, values, resamples, seed)
         metrics = {name: Metric(values[name], *found[name]) for name in FIGURES}
     other = _others(rows, graded, reasons)
-    unreliable = _unreliable(rows.n_groups, held)
+    unreliable = doubtful(rows.n_groups, held)
     return Report(
         metrics=metrics, n=len(rows.true), n_groups=rows.n_groups,
         threshold=None if threshold is None else float(threshold), classes=rows.names,
         confusion=tuple(tuple(row) for row in rows.confusion.tolist()), reasons=reasons,
         warnings=tuple(_warnings(rows, held)), unreliable=unreliable,
-        cautious=_cautious(rows, held) if unreliable else {}, other=other,
+        cautious=cautious(rows, held) if unreliable else {}, other=other,
         per_class=_per_class(rows) if len(rows.names) > 2 else None,
     )  # fmt: skip
 
@@ -198,106 +195,6 @@ def _values(rows: Rows) -> dict[str, float]:
     six = macro(one_versus_rest(rows.confusion[..., None]))
     areas = [found.area for found in rows.areas] or [np.nan]
     return {**{name: float(value[0]) for name, value in six.items()}, "auc": float(np.mean(areas))}
-
-
-def statistic_of(kinds: np.ndarray, classes: int) -> Statistic:
-    """Return the function from how often each kind of group counts to the six and their mean.
-
-    Args:
-        kinds: Confusion matrix of a group of each kind, shape (kinds, classes * classes).
-        classes: Classes.
-    """
-
-    def statistic(drawn: np.ndarray) -> dict[str, np.ndarray]:
-        return macro(one_versus_rest((drawn @ kinds).T.reshape(classes, classes, -1)))
-
-    return statistic
-
-
-def _intervals(
-    rows: Rows, values: Mapping[str, float], resamples: int, seed: int
-) -> dict[str, Interval]:
-    kinds, frequency = with_prior(*rows.kinds(), len(rows.names))
-    drawn = intervals.bootstrap(
-        statistic_of(kinds, len(rows.names)), frequency, resamples=resamples, seed=seed
-    )
-    found = {"auc": _auc_interval(rows, values["auc"])}
-    for name in (*SIX, "mean_of_six"):
-        defined = not np.isnan(values[name])
-        found[name] = intervals.percentile(drawn[name]) if defined else UNKNOWN
-    return found
-
-
-def with_prior(
-    kinds: np.ndarray, frequency: np.ndarray, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the kinds of groups with a patient of mean size added for each true class.
-
-    It is spread evenly over the classes that it may be called: for two, half a patient in each cell
-    of the confusion matrix, Jeffreys' prior of a share.
-
-    Args:
-        kinds: Confusion matrix of a group of each kind, shape (kinds, classes * classes).
-        frequency: Groups of each kind, shape (kinds,).
-        classes: Classes.
-    """
-    size = float(frequency @ kinds.sum(axis=1)) / float(frequency.sum())
-    cells = classes**2
-    added = np.concatenate([kinds, size * np.eye(cells)])
-    return added, np.concatenate([frequency, np.full(cells, 1 / classes)])
-
-
-def _auc_interval(rows: Rows, value: float) -> Interval:
-    if np.isnan(value):
-        return UNKNOWN
-    influence = np.mean([found.influence for found in rows.areas], axis=0)
-    variance, freedom, fewer = spread(influence, rows.true, rows.group, rows.n_groups)
-    return intervals.auc_interval(value, variance, freedom, fewer)
-
-
-def _behind(held: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the groups behind each figure of each class, shape (classes asked about,)."""
-    mine, others, called, spared = held.T
-    return {
-        "accuracy": np.minimum(mine + others, np.maximum(mine, others)), "specificity": others,
-        "sensitivity": mine, "ppv": called, "npv": spared, "f1": mine,
-        "mean_of_six": held.min(axis=1),
-    }  # fmt: skip
-
-
-def _unreliable(n_groups: int, held: np.ndarray) -> tuple[str, ...]:
-    mine, others = held[:, 0].min(), held[:, 1].min()
-    if n_groups < FEW_GROUPS:
-        return FIGURES
-    found = set()
-    if mine < FEW_OF_CLASS:
-        found |= {"sensitivity", "ppv", "f1", "mean_of_six", "auc"}
-    if others < FEW_OF_CLASS:
-        found |= {"specificity", "npv", "mean_of_six", "auc"}
-    return tuple(name for name in FIGURES if name in found)
-
-
-def _cautious(rows: Rows, held: np.ndarray) -> dict[str, Interval]:
-    """Return Wilson's intervals as if each group were one case, means over classes.
-
-    F1 is the harmonic mean of sensitivity and PPV, and its ends are those of theirs; the mean of
-    six has the means of all ends.
-    """
-    cells = one_versus_rest(rows.confusion[..., None])[..., 0]
-    six = {name: np.atleast_1d(value) for name, value in six_from_counts(*cells).items()}
-    behind = _behind(held)
-    ends: dict[str, np.ndarray] = {}
-    for name in ("accuracy", "specificity", "sensitivity", "ppv", "npv"):
-        pairs = zip(six[name], behind[name], strict=True)
-        ends[name] = np.asarray([intervals.wilson(share * n, n) for share, n in pairs])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ends["f1"] = 2 / (1 / ends["sensitivity"] + 1 / ends["ppv"])
-    if len(rows.names) > 2:  # the share of rows given their class, over all groups
-        right = np.trace(rows.confusion) / rows.confusion.sum()
-        ends["accuracy"] = np.asarray([intervals.wilson(right * rows.n_groups, rows.n_groups)])
-    means = {name: ends[name].mean(axis=0) for name in SIX}
-    means["mean_of_six"] = np.mean(list(means.values()), axis=0)
-    return {name: Interval(float(low), float(high)) for name, (low, high) in means.items()}
 
 
 def _warnings(rows: Rows, held: np.ndarray) -> list[str]:
@@ -361,12 +258,13 @@ def _others(rows: Rows, graded: bool, reasons: dict[str, str]) -> dict[str, floa
         scored: dict[str, Any] = {"classes": range(len(rows.names)), "weights": rows.weight}
         if len(rows.names) == 2:
             prob, truth = rows.prob[:, 1], rows.true == 1
-            for name in ("average_precision", "calibration_slope", "calibration_intercept"):
-                found[name] = getattr(_measures, name)(
+            found["average_precision"] = _ranks.average_precision(truth, prob, rows.weight)
+            for name in ("calibration_slope", "calibration_intercept"):
+                found[name] = getattr(_probable, name)(
                     truth, prob, positive=True, weights=rows.weight
                 )
         for name in ("log_loss", "brier", "expected_calibration_error"):
-            found[name] = getattr(_measures, name)(rows.true, rows.prob, **scored)
+            found[name] = getattr(_probable, name)(rows.true, rows.prob, **scored)
     for name, value in found.items():
         if not np.isfinite(value):
             reasons[name] = _why_other(rows, name)

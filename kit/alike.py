@@ -54,24 +54,36 @@ def _images(store: Store, rows: np.ndarray) -> Iterator[np.ndarray]:
         yield from store.pixels[rows[start : start + STEP]]
 
 
-def cautions(pairs: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """Return what a reader must know of the pairs, a line each.
+def within(pairs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of which both stand among these cases (`case_id`)."""
+    return pairs[pairs["a"].isin(cases["case_id"]) & pairs["b"].isin(cases["case_id"])]
+
+
+def cautions(pairs: pd.DataFrame, cases: pd.DataFrame, own: str | None) -> list[str]:
+    """Return what a reader of the figures must know of the training cases, a line each.
 
     Args:
         pairs: As `pairs_of` returns them.
         cases: The cases table: `case_id`, `group`, `label`, `split`.
+        own: What the data set's entry warns of.
     """
-    known = cases.set_index("case_id")[["group", "label", "split"]]
-    rows = pairs.join(known, on="a").join(known.add_suffix("_b"), on="b")
-    test, test_b = rows["split"] == "test", rows["split_b"] == "test"
-    within = ~test & ~test_b
-    lines = _said(
-        rows[within & (rows["group"] != rows["group_b"])],
-        "pairs of cases of different groups are alike: their groups were joined",
-    )
-    lines += _said(rows[within & (rows["label"] != rows["label_b"])],
-                   "pairs of cases are alike and their labels differ")  # fmt: skip
-    return lines + _said(rows[test != test_b], "test cases are alike to training cases")
+    train = cases[cases["split"] != "test"]
+    known = train.set_index("case_id")[["group", "label"]]
+    rows = within(pairs, train).join(known, on="a").join(known.add_suffix("_b"), on="b")
+    return [
+        *([own] if own else []),
+        *_said(rows[rows["group"] != rows["group_b"]],
+               "pairs of cases of different groups are alike: their groups were joined"),
+        *_said(rows[rows["label"] != rows["label_b"]],
+               "pairs of cases are alike and their labels differ"),
+    ]  # fmt: skip
+
+
+def of_tests(pairs: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """Return a line on test cases that are alike to training cases, if there are any."""
+    train, test = (cases[(cases["split"] == "test") == side] for side in (False, True))
+    inside = [*within(pairs, train).index, *within(pairs, test).index]
+    return _said(pairs.drop(index=inside), "test cases are alike to training cases")
 
 
 def _said(rows: pd.DataFrame, what: str) -> list[str]:

@@ -6,22 +6,23 @@ within their folds only.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kit import intervals
-from kit._counts import SIX, macro, one_versus_rest
+from kit._certainty import statistic_of
+from kit._counts import FIGURES, SIX
 from kit._labels import Values, group_codes, label_array, matches
 from kit._ranks import spread
-from kit._report import FIGURES
 from kit._rows import Rows, rows_of
 from kit.checks import positive_int, probabilities, same_length
 from kit.errors import TableError
 
 CELLS = 2**21  # drawn labels held at a time
+Figures = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Difference(NamedTuple):
@@ -99,7 +100,7 @@ def _six_differences(a: Rows, b: Rows, resamples: int, seed: int) -> dict[str, D
     half = classes**2
 
     def figures(drawn: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        six = macro(one_versus_rest((drawn @ cells).T.reshape(classes, classes, -1)))
+        six = statistic_of(cells, classes)(drawn)
         return np.stack([six[name] for name in (*SIX, "mean_of_six")])
 
     value = np.diff([figures(frequency[None], part) for part in (kinds[:, :half], kinds[:, half:])],
@@ -147,7 +148,7 @@ def _joint(a: Rows, b: Rows) -> np.ndarray:
 
 
 def _exchanged(
-    kinds: np.ndarray, frequency: np.ndarray, figures: object, resamples: int, seed: int
+    kinds: np.ndarray, frequency: np.ndarray, figures: Figures, resamples: int, seed: int
 ) -> np.ndarray:
     """Return the differences when each group's two models are exchanged or not by a coin."""
     rng = np.random.default_rng([seed, 1])
@@ -157,7 +158,7 @@ def _exchanged(
     for cells, other in ((kinds[:, half:], kinds[:, :half]), (kinds[:, :half], kinds[:, half:])):
         stacked = np.concatenate([cells, other])
         drawn = np.concatenate([frequency - swapped, swapped], axis=1)
-        parts.append(figures(drawn, stacked))  # type: ignore[operator]
+        parts.append(figures(drawn, stacked))
     return np.asarray(parts[0] - parts[1])
 
 

@@ -82,11 +82,11 @@ def draw(
     slide, _ = pd.factorize(chosen["case_id"])
     weight = None if predictions is None else _weights(chosen, predictions, positive)
     within = np.where(shares[part] > 0, _order(chosen, weight, seed, epoch), np.inf)
+    kept = np.flatnonzero(within < np.inf)
     if per_slide is not None:
-        inner = part if by in ("class", "kind") else np.zeros_like(part)
-        kept = _capped(slide, inner, within, per_slide, shares if by in ("class", "kind") else None)
-    else:
-        kept = np.flatnonzero(within < np.inf)
+        own = by in ("class", "kind")
+        inner = part if own else np.zeros_like(part)
+        kept = _capped(slide, inner, within, per_slide, shares if own else None)
     if n is None:
         return _epoch(plan, rows[kept])
     quotas = _split(n, shares, np.arange(len(names)))

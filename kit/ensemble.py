@@ -17,7 +17,7 @@ import pandas as pd
 from kit import _members
 from kit._members import Budget, Objective
 from kit._votes import KEY, PREFIX, Votes, votes
-from kit.checks import choice, first
+from kit.checks import choice, first, labels
 from kit.errors import KitError, SettingsError, TableError
 
 __all__ = ["KEY", "METHODS", "PREFIX", "Ensemble", "nested", "path_of_gain"]
@@ -96,6 +96,8 @@ class Ensemble:
             raise TableError(f"ensemble {self.method} joins two classes",
                              received=", ".join(found.classes),
                              remedy="mean, geometric, greedy or bagged-greedy")  # fmt: skip
+        if self.positive is not None and len(found.classes) == 2:
+            choice("positive", self.positive, found.classes)
         weights = self._weights(found)
         state = self._state(found, weights)
         if self.method == "stacked":
@@ -151,8 +153,8 @@ class Ensemble:
         if "y_true" not in found.cases or found.cases["y_true"].isna().any():
             raise TableError(f"ensemble {self.method} learns from the truth",
                              expected="y_true for each case")  # fmt: skip
-        known = {name: code for code, name in enumerate(found.classes)}
-        return found.cases["y_true"].astype(str).map(known).to_numpy(dtype=np.intp)
+        truth = labels(found.cases["y_true"].astype(str), found.classes)
+        return pd.Index(found.classes).get_indexer(pd.Index(truth)).astype(np.intp)
 
     def _place(self, classes: Sequence[str]) -> int:
         """Return the positive class's place among two."""

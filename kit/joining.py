@@ -98,6 +98,9 @@ def _named(places: Sequence[Path]) -> dict[str, Path]:
             raise SettingsError("a run is given twice", received=str(place))
         if name in named:
             name = f"{place.resolve().parent.name}/{name}"
+        if name in named:
+            raise SettingsError("two runs cannot be told apart by their folders' names",
+                                received=name, remedy="rename one folder")  # fmt: skip
         named[name] = place
     return named
 

@@ -13,25 +13,27 @@ from typing import Literal
 
 import numpy as np
 
-from kit._counts import SIX, mean_of_six, six_from_counts
+from kit._counts import FIGURES, SIX, mean_of_six, six_from_counts
 from kit._measures import (
     Counts,
     auc,
     average_precision,
     balanced_accuracy,
-    brier,
-    calibration_intercept,
-    calibration_slope,
     confusion_counts,
-    expected_calibration_error,
-    log_loss,
     macro_auc,
     macro_six,
     mcc,
     quadratic_kappa,
     six_metrics,
 )
-from kit._report import FIGURES, OTHERS, Metric, Report, evaluate
+from kit._probable import (
+    brier,
+    calibration_intercept,
+    calibration_slope,
+    expected_calibration_error,
+    log_loss,
+)
+from kit._report import OTHERS, Metric, Report, evaluate
 
 __all__ = [
     "FIGURES", "OTHERS", "REGISTRY", "SIX", "Counts", "Measure", "Metric", "Report", "auc",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from kit import aggregate, alike, jobs, kinds, scoring, store, submission, training
+from kit.challenge import Challenge
 from kit.checks import columns, first
 from kit.ensemble import Ensemble
 from kit.errors import ImageError, SettingsError
@@ -29,29 +30,15 @@ from kit.files import (
     write_text,
 )
 from kit.folds import assign_folds, check_no_leak, join_groups, subset, with_folds
-from kit.manifest import Dataset
 from kit.models import check_model
-from kit.official import Official
 from kit.scoring import Scored
 from kit.settings import Settings, defaults, describe, difference, settings_key
 from kit.stages import Stages
 from kit.store import Store
-from kit.submission import Format
 
 log = logging.getLogger(__name__)
 
 UNREADABLE = 0.05
-
-
-@dataclass(frozen=True)
-class Challenge:
-    """A dataset, the settings that differ from its kind's, what the platform takes and scores."""
-
-    name: str
-    dataset: Dataset
-    settings: Mapping[str, Any]
-    style: Format = field(default_factory=Format)
-    official: Official | None = None
 
 
 class Run:
@@ -240,8 +227,7 @@ class Run:
             bare = set(cases.case_id) - set(plan.case_id) - set(self._planned[1].case_id)
             kept = pd.concat([kept, pd.Series(sorted(bare), dtype=object)])
         cases = cases[(cases.split != "test") & cases.case_id.isin(kept)].reset_index(drop=True)
-        base, pairs = cases[["case_id", "group", "label"]], self.alike()
-        pairs = pairs[pairs.a.isin(base.case_id) & pairs.b.isin(base.case_id)]
+        base, pairs = cases[["case_id", "group", "label"]], alike.within(self.alike(), cases)
         given = self._given_folds() if self.fold_table else None
         n_splits, seed = self.settings.n_splits, self.settings.seed
         inputs = [digest(base), digest(pairs), n_splits, seed, given is not None and digest(given)]
@@ -320,24 +306,20 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
         path, values = self.out / "metrics.json", self.settings
-        inputs = [digest(self.oof()), digest(self.folds()), settings_key(values)]
+        cautions = alike.cautions(self.alike(), self.cases(), self.dataset.caution)
+        inputs = [digest(self.oof()), digest(self.folds()), cautions, settings_key(values)]
 
         def make() -> None:
             found = scoring.figures(
                 self.scored(), n_folds=self.folds().fold.nunique(), resamples=values.resamples,
                 seed=values.seed, method=values.threshold, graded=self.dataset.graded,
-                official=self.challenge.official, by="fold", cautions=self._cautions(),
+                official=self.challenge.official, by="fold", cautions=cautions,
             )  # fmt: skip
             write_json(path, found)
 
         self.stages.files("metrics", inputs, [path], make)
         found: dict[str, Any] = read_json(path)
         return found
-
-    def _cautions(self) -> list[str]:
-        """Return what stands with the figures because of the data."""
-        own = [self.dataset.caution] if self.dataset.caution else []
-        return [*own, *alike.cautions(self.alike(), self.cases())]
 
     def submission(self) -> Path:
         """Write and validate `submission.csv`: the test cases, or the out-of-fold ones if none."""
@@ -394,8 +376,11 @@ class Run:
         write_report(
             self.out, title=self.challenge.name, settings=self.settings.model_dump(),
             metrics=metrics, figures=drawn, notes=scoring.beside(metrics),
-            warnings=metrics["warnings"], failures=self.failures(), synthetic=self.synthetic,
+            warnings=self._warnings(metrics), failures=self.failures(), synthetic=self.synthetic,
         )  # fmt: skip
+
+    def _warnings(self, metrics: dict[str, Any]) -> list[str]:
+        return [*metrics["warnings"], *alike.of_tests(self.alike(), self.cases())]
 
     def complete(self) -> dict[str, Any]:
         """Run every stage and return what `kit run --json` prints."""
@@ -410,7 +395,7 @@ class Run:
                 "auc": metrics["auc"]["value"],
             })  # fmt: skip
         return {
-            **metrics, "synthetic": self.synthetic, "failures": self.failures(),
-            "seconds": round(time.monotonic() - start, 2), "out": str(self.out),
-            "submission": str(path),
+            **metrics, "warnings": self._warnings(metrics), "synthetic": self.synthetic,
+            "failures": self.failures(), "seconds": round(time.monotonic() - start, 2),
+            "out": str(self.out), "submission": str(path),
         }  # fmt: skip

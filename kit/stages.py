@@ -23,7 +23,7 @@ from kit.files import (
 
 log = logging.getLogger(__name__)
 
-FORMATS: dict[str, int] = {}
+FORMATS: dict[str, int] = {"metrics": 2, "report": 2}
 """Format number of a stage's output where it is no longer 1. It is raised when the stage comes to
 mean something else, so that a new version of the package alone makes nothing again."""
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pytest
+
+from kit.cli import main
 
 ENTRY = """
 datasets:
@@ -61,3 +64,12 @@ def write(path: Path, pixels: np.ndarray) -> None:
     """Write RGB pixels as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), pixels[:, :, ::-1])
+
+
+def code_of(*arguments: object) -> int:
+    """Return the exit code of the `kit` command with these arguments, run in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(one) for one in arguments])
+    code = stopped.value.code
+    assert isinstance(code, int)
+    return code

@@ -16,13 +16,13 @@ FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
     "overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures _rows "
-    "_report",
+    "_report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
-    "_interval_figures hard_cases alike official judge joining",
+    "_interval_figures hard_cases alike challenge official judge joining",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -34,14 +34,26 @@ ALLOWED = {
     "geometry": {"errors"},
     "manifest": {"layout"},  # the entry's cases, read from disk
     "layout": {"patterns"},  # path patterns are one way to lie on disk
-    "metrics": {"_counts", "_measures", "_report"},  # the door to all of them
+    "metrics": {"_counts", "_measures", "_probable", "_report"},  # the door to all of them
     "_ranks": {"_counts", "intervals"},  # the variance of an area
+    "_certainty": {"_counts", "_ranks", "_rows", "intervals"},  # how sure the rows' figures are
+    "_probable": {"_counts", "_labels", "_ranks"},  # definitions on checked probabilities
+    "challenge": {"official", "submission"},  # what a challenge is
     "_measures": {"_counts", "_labels", "_ranks"},  # definitions on checked labels
     "_rows": {"_labels", "_measures", "_ranks"},  # labels as codes, once for all figures
-    "_report": {"_counts", "_labels", "_measures", "_ranks", "_rows", "intervals"},
+    "_report": {
+        "_certainty",
+        "_counts",
+        "_labels",
+        "_measures",
+        "_probable",
+        "_ranks",
+        "_rows",
+        "intervals",
+    },  # all that a report is made of
     "_members": {"_counts", "metrics"},  # what a choice raises
     "ensemble": {"_members", "_votes"},  # what is joined, and by what choice
-    "comparison": {"_counts", "_labels", "_ranks", "_report", "_rows", "intervals"},  # two reports
+    "comparison": {"_certainty", "_counts", "_labels", "_ranks", "_rows", "intervals"},  # of two
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
     "settings": {"thresholds"},  # how a demanded sensitivity is written

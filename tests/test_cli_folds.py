@@ -8,19 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import project
 import pytest
 
-from kit.cli import main
 from kit.files import read_table
 from kit.folds import check_no_leak
 
 
 def code_of(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(one) for one in ("folds", *arguments)])
-    code = stopped.value.code
-    assert isinstance(code, int)
-    return code
+    return project.code_of("folds", *arguments)
 
 
 @pytest.fixture

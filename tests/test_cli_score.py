@@ -8,19 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import project
 import pytest
 
 from kit import metrics
-from kit.cli import main
 from kit.files import write_table
 
 
 def code_of(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(one) for one in ("score", *arguments)])
-    code = stopped.value.code
-    assert isinstance(code, int)
-    return code
+    return project.code_of("score", *arguments)
 
 
 @pytest.fixture

@@ -396,3 +396,12 @@ def test_an_ensemble_of_one_is_refused_where_there_is_a_choice() -> None:
     probs, truth = noisy(cases=40, levels=(1.0,))
     with pytest.raises(SettingsError, match="ensemble of one"):
         Ensemble("bagged-greedy").fit(models_of(probs, truth))
+
+
+def test_a_truth_or_a_positive_class_that_is_no_class_is_refused() -> None:
+    probs, truth = noisy(cases=40)
+    table = models_of(probs, truth)
+    with pytest.raises(TableError, match="unknown labels"):
+        Ensemble("greedy").fit(table.assign(y_true="maybe"))
+    with pytest.raises(SettingsError, match="positive is unknown"):
+        Ensemble("rank", positive="maybe").fit(table)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from project import code_of
 
 from kit import joining
 from kit.challenges import open_run
-from kit.cli import main
 from kit.ensemble import Ensemble
 from kit.files import sha256, write_json, write_table
 from kit.manifest import load_manifest
@@ -62,14 +62,6 @@ def run_folder(
 def runs(tmp_path: Path) -> list[Path]:
     return [run_folder(tmp_path / name, seed, noise=noise)
             for name, seed, noise in (("a", 1, 1.0), ("b", 2, 1.5), ("c", 3, 2.0))]  # fmt: skip
-
-
-def code_of(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(one) for one in arguments])
-    code = stopped.value.code
-    assert isinstance(code, int)
-    return code
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
@@ -146,6 +138,9 @@ def test_other_folds_are_warned_of(runs, capsys, tmp_path) -> None:
 def test_runs_of_the_same_name_are_told_apart(tmp_path, capsys) -> None:
     places = [run_folder(tmp_path / one / "run", seed) for one, seed in (("x", 1), ("y", 2))]
     assert list(joining.gather(places).runs) == ["run", "y/run"]
+    third = run_folder(tmp_path / "z" / "y" / "run", 3)
+    assert code_of("ensemble", *places, third) == 2
+    assert "cannot be told apart" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

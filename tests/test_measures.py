@@ -202,6 +202,8 @@ def test_few_patients_get_an_interval_that_holds() -> None:
     share = (positives.prob >= 0.5).mean()
     n = positives.patient.nunique()
     assert report.cautious["sensitivity"] == pytest.approx(wilson(share * n, n))
+    right = report["accuracy"].value
+    assert report.cautious["accuracy"] == pytest.approx(wilson(right * 20, 20))
     assert not evaluate("label", "prob", threshold=0.5, groups="patient", table=table()).unreliable
 
 

@@ -264,7 +264,7 @@ def test_the_interval_of_a_share_is_near_wilsons() -> None:
 
 
 def test_bootstrapped_figures_are_those_of_the_resampled_rows() -> None:
-    from kit._report import statistic_of
+    from kit._certainty import statistic_of
     from kit._rows import rows_of
 
     true, prob = sample(3, n=60, ties=True)

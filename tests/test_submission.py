@@ -140,6 +140,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 def test_numbers_that_are_ids_are_ids(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"007,.5\n7,.5\n")
     submission.validate(tmp_path / "s", HELP, ["007", "7"], CLASSES)
+    with pytest.raises(SubmissionError):
+        submission.validate(tmp_path / "s", HELP, ["07", "7"], CLASSES)
 
 
 def line(run: str = "r", fingerprint: str = "f", **more: object) -> dict[str, object]:

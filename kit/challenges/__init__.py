@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kit import platforms, synthetic
+from kit.challenge import Challenge
 from kit.checks import close, nearest
 from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
 from kit.manifest import Manifest, home, load_manifest
-from kit.pipeline import Challenge, Run
+from kit.pipeline import Run
 from kit.settings import defaults, resolve, settings_key
 from kit.submission import Format
 

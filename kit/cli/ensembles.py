@@ -17,7 +17,6 @@ from kit.cli.common import (
     number,
     number_of,
     official_of,
-    say,
     show_figures,
     show_table,
 )
@@ -119,11 +118,9 @@ def _show(said: Mapping[str, Any], positive: str | None) -> None:
 
     table = pd.DataFrame(said["models"])
     show_table(table.round({"weight": 4, "score": 4, "mb": 2, "seconds": 2}))
-    say("")
+    typer.echo()
     show_figures(said, positive)
-    for name in (said["judged_by"], "mean_of_six"):
+    for name in dict.fromkeys((said["judged_by"], "mean_of_six")):
         one = said["equal"][name]
         typer.echo(f"equal weights: {name} {number(one['value']).strip()}, {bounds(one)}")
-        if said["judged_by"] == "mean_of_six":
-            break
     typer.echo(said["advice"])

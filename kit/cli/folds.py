@@ -77,14 +77,8 @@ def folds(
     cases = cases.assign(group=deal.join_groups(cases, pairs, group=patient))
     asked: dict[str, Any] = {"label": labels if len(labels) > 1 else labels[0], "group": "group",
                              "seed": seed, "balance": balance or ()}  # fmt: skip
-    held = None if hold_out is None else deal.hold_out(cases, hold_out, **asked)
-    rest = cases if held is None else cases[~held]
-    if by_site is not None:
-        made = rest.assign(fold=deal.leave_one_site_out(rest, site=by_site, group="group"))
-    elif repeats > 1:
-        made = deal.repeated_folds(rest, n_splits, repeats, **asked)
-    else:
-        made = rest.assign(fold=deal.assign_folds(rest, n_splits, **asked))
+    held = deal.hold_out(cases, hold_out, **asked) if hold_out is not None else None
+    made = _dealt(cases if held is None else cases[~held], asked, n_splits, repeats, by_site)
     if repeats <= 1:
         deal.check_no_leak(made, pairs=pairs)
     if held is not None:
@@ -94,6 +88,19 @@ def folds(
     kept = ["case_id", "group", *labels, *(["repeat"] if repeats > 1 else []), "fold"]
     _write(made[list(dict.fromkeys(kept))], out)
     return _tell(made, labels[0], pairs, out, as_json)
+
+
+def _dealt(
+    cases: pd.DataFrame, asked: dict[str, Any], n_splits: int, repeats: int, site: str | None
+) -> pd.DataFrame:
+    """Return the cases with their fold: a site's, or one of so many; with several repeats, each."""
+    from kit import folds as deal
+
+    if site is not None:
+        return cases.assign(fold=deal.leave_one_site_out(cases, site=site, group="group"))
+    if repeats > 1:
+        return deal.repeated_folds(cases, n_splits, repeats, **asked)
+    return cases.assign(fold=deal.assign_folds(cases, n_splits, **asked))
 
 
 def _copies(cases: pd.DataFrame, folder: Path | None) -> pd.DataFrame:

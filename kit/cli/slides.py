@@ -63,12 +63,7 @@ def patches(
     from kit.files import write_table, write_text
     from kit.sampler import PatchSampler
 
-    if mask is not None and annotations is not None:
-        raise KitError("--mask and --annotations exclude each other")
-    if jpeg_quality is not None and store is None:
-        raise KitError("--jpeg-quality says how a store is kept", remedy="give --store DIR")
-    if mpp is not None and level is not None:
-        raise KitError("--mpp and --level exclude each other", received=f"{mpp} and {level}")
+    _check(mask, annotations, store, jpeg_quality, mpp, level)
     sampler = PatchSampler(patch_size, mpp=mpp, level=level or 0, stride=stride,
                            min_tissue=min_tissue)  # fmt: skip
     values = _values(tumour_value, annotations is not None)
@@ -94,6 +89,19 @@ def patches(
         _tell(found, f"{len(plan):,} patches of {len(found)} slides: {out}", failed,
               bare if mask or annotations else [])  # fmt: skip
     return FAILED if failed else OK
+
+
+def _check(
+    mask: Path | None, annotations: Path | None, store: Path | None, jpeg_quality: int | None,
+    mpp: float | None, level: int | None,
+) -> None:  # fmt: skip
+    """Raise on options that exclude or need each other."""
+    if mask is not None and annotations is not None:
+        raise KitError("--mask and --annotations exclude each other")
+    if jpeg_quality is not None and store is None:
+        raise KitError("--jpeg-quality says how a store is kept", remedy="give --store DIR")
+    if mpp is not None and level is not None:
+        raise KitError("--mpp and --level exclude each other", received=f"{mpp} and {level}")
 
 
 def _tell(found: pd.DataFrame, said: str, failed: list[str], bare: list[str]) -> None:

@@ -1,0 +1,22 @@
+"""What a run is of: a data set, settings of its own, and how the platform takes and scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kit.manifest import Dataset
+from kit.official import Official
+from kit.submission import Format
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A dataset, the settings that differ from its kind's, what the platform takes and scores."""
+
+    name: str
+    dataset: Dataset
+    settings: Mapping[str, Any]
+    style: Format = field(default_factory=Format)
+    official: Official | None = None
