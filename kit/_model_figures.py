@@ -162,7 +162,8 @@ def cases_sheet(
 
     Args:
         images: uint8, shape (n, height, width, 1 or 3), n at least 1, one for each row.
-        table: case_id; y_true where known; each further column of numbers is said by its name.
+        table: case_id; y_true where known; label, suggested and marked as text; each further
+            column of numbers is said by its name.
         title: What the cases have in common.
         across: Images in a row.
 
@@ -177,6 +178,10 @@ def cases_sheet(
     lines = [[_whole_id(name, 110 // across) for name in table["case_id"]]]
     if "y_true" in table:
         lines.append([f"truth: {short(name, 16)}" for name in table["y_true"]])
+    for name in ("label", "suggested", "marked"):
+        if name in table:
+            room = 110 // across - len(name) - 2
+            lines.append([f"{name}: {short(text, room)}" if text else "" for text in table[name]])
     lines += [[_said(name, value) for value in table[name]] for name in numbers]
     titles = ["\n".join(said) for said in zip(*lines, strict=True)]
     return sheet(images, across, titles, title)[0]

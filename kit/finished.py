@@ -34,19 +34,28 @@ class Finished:
     models: tuple[Path, ...]
 
 
+def need(out: Path, *names: str) -> Path:
+    """Return a run's folder if these of its files are there.
+
+    Raises:
+        MissingDataError: One is not: the folder holds no run, or one that is not finished.
+    """
+    for name in names:
+        if not (Path(out) / name).is_file():
+            raise MissingDataError(
+                f"no finished run: {name} is missing", path=out,
+                remedy="finish it with the `kit run` command that made it",
+            )  # fmt: skip
+    return Path(out)
+
+
 def load(out: Path) -> Finished:
     """Return a finished run.
 
     Raises:
         MissingDataError: The folder holds no run, or one that is not finished.
     """
-    out = Path(out)
-    for name in ("settings.json", "ensemble.json", "metrics.json"):
-        if not (out / name).is_file():
-            raise MissingDataError(
-                f"no finished run: {name} is missing", path=out,
-                remedy="finish it with the `kit run` command that made it",
-            )  # fmt: skip
+    out = need(out, "settings.json", "ensemble.json", "metrics.json")
     said, chosen = read_json(out / "settings.json"), read_json(out / "ensemble.json")
     style = {**said["style"], "codes": tuple(tuple(pair) for pair in said["style"]["codes"])}
     models = tuple(out / "models" / f"{name}.keras" for name in chosen["networks"])

@@ -14,6 +14,7 @@ from kit.draws import draw, spread
 from kit.errors import ImageError
 from kit.files import FileIndex, fingerprint
 from kit.manifest import Dataset
+from kit.marks import ACTION, RELABEL, taught
 from kit.sampler import READ_BY, PatchSampler, read_planned
 from kit.settings import Settings
 from kit.store import Reader
@@ -88,21 +89,27 @@ def _slices(case_id: str, folder: Path, label: str | None) -> pd.DataFrame:
 def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) -> pd.DataFrame:
     """Return the images to keep: `case_id, path, label, group, split, key, train, predict`.
 
-    What is predicted is chosen without a look at labels; what is learnt from is balanced.
+    What is predicted is chosen without a look at labels; what is learnt from is balanced. Labels
+    are those to learn, as a person's review left them; a case that it drops stays to be predicted.
     """
+    cases = taught(cases)
     if plan is None:
         free = [name for name in ("index", "part") if name in cases]
-        table = cases[[*ITEM, *free]].copy()
-        return table.assign(train=table.split == "train", predict=True)
+        return cases[[*ITEM, *free, "train"]].assign(predict=True)
     seed = settings.seed
     place = ["case_id", "x", "y", *(name for name in (*READ_BY, "footprint") if name in plan)]
     owner = cases.set_index("case_id")
-    label = plan.label.where(plan.label.notna(), plan.case_id.map(owner.label))
+    own = plan.label.notna()
+    if ACTION in owner:  # slices of a study hold its label as it was given
+        own &= plan.case_id.map(owner[ACTION]) != RELABEL
+    label = plan.label.where(own, plan.case_id.map(owner.label))
     learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
     learnt = draw(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
     predicted = spread(plan, per_slide=settings.predict_per_slide, seed=seed)[place]
     table = learnt.assign(train=True).merge(predicted.assign(predict=True), on=place, how="outer")
-    table["train"], table["predict"] = table.train.eq(True), table.predict.eq(True)
+    # Patches of a dropped case keep their place, so that no other patch is read again.
+    table["train"] = table.train.eq(True) & table.case_id.map(owner.train).eq(True)
+    table["predict"] = table.predict.eq(True)
     for name in ("path", "group", "split"):
         table[name] = table.case_id.map(owner[name])
     table["label"] = table.label.where(table.train, None)

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, StrictInt, StrictStr, ValidationError, model_validator
 
-from kit import checks
+from kit import checks, marks
 from kit.errors import ManifestError, MissingDataError
 from kit.layout import PLACES, Columns, Group, Layout, Model, Table, Test
 
@@ -40,6 +40,7 @@ class Dataset(Layout):
     roots: dict[str, str]
     mask_values: dict[str, StrictInt | StrictStr | list[StrictStr]] | None = None
     mpp: float | None = Field(None, gt=0)
+    review: str | None = None  # a person's marks on labels, from the manifest's folder on
     caution: str | None = None  # stands with the figures of every run on these data
     graded: bool = False  # the classes are grades, in order
     image_size: int | None = Field(None, ge=8)
@@ -127,7 +128,8 @@ class Dataset(Layout):
             Text columns case_id, path (relative to the root, with /), label (a class; None for
             test rows), group, split (train or test); then mask (path or None) where the manifest
             has masks, index and part (a row of `<part>_images`) of arrays, series (those present,
-            joined by commas) of dicom, and the columns that the manifest keeps.
+            joined by commas) of dicom, and the columns that the manifest keeps; with a review
+            that marks cases, those of `kit.marks.marked`.
 
         Raises:
             MissingDataError: A folder, a table, an image or a needed mask is not there.
@@ -137,7 +139,12 @@ class Dataset(Layout):
         base = self.root(data, platform) if root is None else Path(root)
         if not base.is_dir():
             raise self.missing(base)
-        return self.find(base, labels=labels)
+        table = self.find(base, labels=labels)
+        if self.review is None or not labels:
+            return table
+        by_mask = self.kind == "slides" and "mask" in table
+        path = home(self.manifest) / self.review
+        return marks.marked(table, path, self.classes, by_mask=by_mask)
 
 
 class Manifest(Model):

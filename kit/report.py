@@ -87,15 +87,23 @@ def metric_table(metrics: Mapping[str, Any]) -> str:
 
     Args:
         metrics: As `kit run --json` prints them: name to {value, low, high}; others are left out.
+            Those of `reviewed`, where there are any, stand beside.
     """
+    sides = [metrics, *filter(None, [metrics.get("reviewed")])]
     rows = [
-        f'<tr><th>{html.escape(spoken(name))}</th><td class="number">{_number(found["value"])}</td>'
-        f'<td class="number">{_interval(found)}</td></tr>'
+        f"<tr><th>{html.escape(spoken(name))}</th>"
+        + "".join(_cell(_number(s[name]["value"])) + _cell(_interval(s[name])) for s in sides)
+        + "</tr>"
         for name, found in metrics.items()
         if isinstance(found, Mapping) and set(found) == {"value", "low", "high"}
     ]
-    titles = "".join(f'<th class="number">{title}</th>' for title in ("value", "95 % interval"))
+    names = ("value", "95 % interval", "by reviewed labels", "95 % interval")
+    titles = "".join(f'<th class="number">{name}</th>' for name in names[: 2 * len(sides)])
     return f"<table><tr><th>metric</th>{titles}</tr>{''.join(rows)}</table>"
+
+
+def _cell(text: str) -> str:
+    return f'<td class="number">{text}</td>'
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

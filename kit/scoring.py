@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import pandas as pd
 from kit.checks import first
 from kit.comparison import chance, compare
 from kit.ensemble import Ensemble
-from kit.metrics import evaluate, mean_of_six, six_metrics
+from kit.marks import ACTION, DROP, KEEP, RELABEL, REVIEWED
+from kit.metrics import Report, evaluate, mean_of_six, six_metrics
 from kit.official import Official
 from kit.thresholds import choose, nested
 
 NO_SKILL = 0.05  # p-value above which a model cannot be told from chance
+FLATTERS = "optimistic where a model's doubts led to the marks"
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,8 @@ def figures(
         and its classes; of two classes `optimistic`, the six at the threshold chosen on these very
         rows, where one was chosen, and `chance`, the permutation test; `official` with a scorer.
     """
-    table, positive, classes = scored.table, scored.positive, scored.classes
-    names = [f"prob_{name}" for name in classes]
-    report = evaluate(
-        table.y_true, table[f"prob_{positive}"] if positive else table[names].to_numpy(),
-        threshold=scored.threshold, groups=table.group, classes=classes,
-        positive=positive or classes[-1], y_pred=table.y_pred, graded=graded,
-        by=None if by is None else table[by], resamples=resamples, seed=seed,
-    )  # fmt: skip
+    table, positive = scored.table, scored.positive
+    report = _evaluated(scored, by=by, graded=graded, resamples=resamples, seed=seed)
     found = report.to_dict()
     done = sorted(int(fold) for fold in table.fold.unique())
     partial = [f"only folds {first(done)} are in these figures"] if len(done) < n_folds else []
@@ -148,11 +144,58 @@ def figures(
     }  # fmt: skip
 
 
+def _evaluated(
+    scored: Scored, *, by: str | None = None, graded: bool, resamples: int, seed: int
+) -> Report:
+    table, positive, classes = scored.table, scored.positive, scored.classes
+    names = [f"prob_{name}" for name in classes]
+    return evaluate(
+        table.y_true, table[f"prob_{positive}"] if positive else table[names].to_numpy(),
+        threshold=scored.threshold, groups=table.group, classes=classes,
+        positive=positive or classes[-1], y_pred=table.y_pred, graded=graded,
+        by=None if by is None else table[by], resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def reviewed(
+    scored: Scored, cases: pd.DataFrame, *, resamples: int, seed: int, graded: bool = False
+) -> dict[str, Any]:
+    """Return the figures by the labels after a person's review, dropped cases left out.
+
+    The decisions are those of the main figures; only the truth differs.
+
+    Args:
+        scored: The decisions, by the labels as given.
+        cases: The cases table with the review's marks (`kit.marks`).
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+        graded: Whether the classes are grades, in order.
+
+    Returns:
+        Under `reviewed` each figure with its interval, `n`, `n_groups`, `unreliable`, how many of
+        the cases scored are dropped, relabelled and kept, and `why` they flatter; {} where no case
+        is marked.
+    """
+    if ACTION not in cases:
+        return {}
+    marks, table = cases.set_index("case_id"), scored.table
+    action, truth = (table.case_id.map(marks[name]) for name in (ACTION, REVIEWED))
+    count = {name: int((action == name).sum()) for name in (DROP, RELABEL, KEEP)}
+    left = replace(scored, table=table.assign(y_true=truth)[action != DROP])
+    found = _evaluated(left, graded=graded, resamples=resamples, seed=seed).to_dict()
+    shown = {k: v for k, v in found.items() if isinstance(v, Mapping) and "low" in v}
+    return {"reviewed": {
+        **shown, "n": found["n"], "n_groups": found["n_groups"],
+        "unreliable": found["unreliable"], "dropped": count[DROP], "relabelled": count[RELABEL],
+        "kept": count[KEEP], "why": FLATTERS,
+    }}  # fmt: skip
+
+
 def beside(found: Mapping[str, Any]) -> list[str]:
     """Return what a reader must see beside the figures, a line each.
 
-    The judge's number, the optimistic one, what holds for few groups, the test against chance, and
-    why a figure is undefined.
+    The judge's number, the optimistic one, what was reviewed, what holds for few groups, the test
+    against chance, and why a figure is undefined.
 
     Args:
         found: As `figures` returns it, with None for what is undefined.
@@ -165,6 +208,10 @@ def beside(found: Mapping[str, Any]) -> list[str]:
     if "optimistic" in found:
         one = found["optimistic"]
         lines.append(f"optimistic: mean of six {_number(one['mean_of_six'])}: {one['why']}")
+    if "reviewed" in found:
+        one = found["reviewed"]
+        marks = ", ".join(f"{one[name]} {name}" for name in ("dropped", "relabelled", "kept"))
+        lines.append(f"reviewed: labels after the review ({marks}), {one['n']} cases: {one['why']}")
     held = [
         f"{name} {_number(ends['low'])} to {_number(ends['high'])}"
         for name, ends in found["cautious"].items()

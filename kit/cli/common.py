@@ -86,11 +86,16 @@ def show_figures(found: Mapping[str, Any], positive: str | None) -> None:
     """Print the figures of `kit.scoring.figures`: intervals, threshold, confusion, warnings."""
     from kit.scoring import beside
 
-    typer.echo(f"{'metric':12} {'value':>7}   95 % interval")
+    after = found.get("reviewed")
+    more = "      reviewed   95 % interval" if after else ""
+    typer.echo(f"{'metric':12} {'value':>7}   95 % interval{more}")
     for name, metric in found.items():
         if isinstance(metric, Mapping) and set(metric) == {"value", "low", "high"}:
             doubt = "  unreliable" if name in found["unreliable"] else ""
-            typer.echo(f"{name:12} {number(metric['value'])}   {bounds(metric):16}{doubt}".rstrip())
+            line = f"{name:12} {number(metric['value'])}   {bounds(metric):16}"
+            if after:
+                line += f"    {number(after[name]['value'])}   {bounds(after[name]):16}"
+            typer.echo(f"{line}{doubt}".rstrip())
     said = f"{found['n']} cases in {found['n_groups']} groups"
     if found["threshold"] is not None:
         said += f"; {positive} from {found['threshold']:.4f} on"
