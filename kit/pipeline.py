@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import aggregate, alike, jobs, kinds, scoring, store, submission, training
+from kit import aggregate, alike, jobs, kinds, marks, scoring, store, submission, training
 from kit.challenge import Challenge
 from kit.checks import columns, first
 from kit.ensemble import Ensemble
@@ -308,12 +308,17 @@ class Run:
         path, values = self.out / "metrics.json", self.settings
         cautions = alike.cautions(self.alike(), self.cases(), self.dataset.caution)
         inputs = [digest(self.oof()), digest(self.folds()), cautions, settings_key(values)]
+        inputs += marks.key(self.cases())
 
         def make() -> None:
             found = scoring.figures(
                 self.scored(), n_folds=self.folds().fold.nunique(), resamples=values.resamples,
                 seed=values.seed, method=values.threshold, graded=self.dataset.graded,
                 official=self.challenge.official, by="fold", cautions=cautions,
+            )  # fmt: skip
+            found |= scoring.reviewed(
+                self.scored(), self.cases(), resamples=values.resamples, seed=values.seed,
+                graded=self.dataset.graded,
             )  # fmt: skip
             write_json(path, found)
 

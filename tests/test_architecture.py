@@ -15,14 +15,14 @@ KIT = Path(__file__).parents[1] / "kit"
 FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
-    "overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures _rows "
+    "marks overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures _rows "
     "_report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
     4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
-    "_interval_figures hard_cases alike challenge official judge joining",
+    "_interval_figures hard_cases alike challenge official judge joining review",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -32,7 +32,7 @@ ALLOWED = {
     "checks": {"errors"},  # what every module raises
     "files": {"errors"},
     "geometry": {"errors"},
-    "manifest": {"layout"},  # the entry's cases, read from disk
+    "manifest": {"layout", "marks"},  # the entry's cases, read from disk; the marks on them
     "layout": {"patterns"},  # path patterns are one way to lie on disk
     "metrics": {"_counts", "_measures", "_probable", "_report"},  # the door to all of them
     "_ranks": {"_counts", "intervals"},  # the variance of an area
@@ -84,6 +84,7 @@ ALLOWED = {
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
     "finished": {"aggregate", "inference", "kinds", "submission", "training"},  # without training
+    "review": {"figures", "finished", "hard_cases"},  # what is most wrong in a run, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
