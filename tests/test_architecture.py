@@ -15,8 +15,8 @@ KIT = Path(__file__).parents[1] / "kit"
 FLOORS = {
     0: "errors checks geometry files",
     1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
-    "marks overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures _rows "
-    "_report _probable _certainty",
+    "marks overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures "
+    "_rows _report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs",
     3: "sampler draws store augment models losses _tf",
