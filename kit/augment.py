@@ -1,7 +1,12 @@
-"""Augmentation of image and mask together, in the model's backend, drawn once from one seed."""
+"""Augmentation of images with their masks, boxes and targets, and test-time views of an image.
+
+All of it runs in the model's backend, on the accelerator, and each batch's numbers are drawn once
+from one generator that whole numbers set, so that a run can be resumed and repeated.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,60 +14,51 @@ import keras
 import numpy as np
 from keras import ops
 
-from kit.checks import choice
+from kit import _augment_colour as colour
+from kit._augment_draws import Draws
+from kit._augment_geometry import draw_map
+from kit._augment_mix import check_targets, mixed
+from kit.checks import choice, nearest
+from kit.errors import SettingsError
+from kit.policies import MIXES
+from kit.policies import POLICIES as POLICIES
+from kit.policies import Policy as Policy
+from kit.policies import policy as policy_of
 
-_RGB_FROM_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
-_HED_FROM_RGB = np.linalg.inv(_RGB_FROM_HED).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What may happen to an image; 0 or False switches a step off.
-
-    `rotate` is in degrees, `zoom` and `shift` are fractions of the side, `brightness` and
-    `contrast` fractions of the value range, `stain` the sigma of the HED factors and offsets.
-    """
-
-    flip: bool = False
-    symmetries: bool = False
-    rotate: float = 0.0
-    zoom: float = 0.0
-    shift: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    stain: float = 0.0
-
-
-POLICIES: dict[str, Policy] = {
-    "none": Policy(),
-    "flips": Policy(flip=True, shift=0.08, zoom=0.08, brightness=0.1, contrast=0.1),
-    "patch": Policy(symmetries=True, brightness=0.08, contrast=0.15, stain=0.05),
-    "fundus": Policy(flip=True, rotate=15, zoom=0.1, shift=0.05, brightness=0.1, contrast=0.15),
-    "mri": Policy(flip=True, rotate=10, zoom=0.1, shift=0.05, brightness=0.1, contrast=0.1),
-    "ultrasound": Policy(flip=True, shift=0.08, zoom=0.08, brightness=0.1, contrast=0.1),
-}
-"""One for each kind of image. HED jitter: Tellez et al. 2019, 10.1016/j.media.2019.101544."""
+PARTS = ("images", "masks", "boxes", "targets")
+_VALUES = (colour.tone, colour.light, colour.blur, colour.noise, colour.jpeg, colour.cutout)
 
 
 class Augment(keras.layers.Layer):  # type: ignore[misc]
-    """Changes images, and their masks in the same way, while training; else passes them on.
+    """Changes images, and what belongs to them in the same way, while training; else nothing.
 
-    Takes pixels in [0, 255], shape (n, height, width, channels), or a list of such images and
-    masks, shape (n, height, width, 1), which follow each geometric step by nearest neighbour.
+    Takes images, or a dict of "images" and any of "masks", "boxes", "targets", and returns the
+    same structure:
+
+    - images: 0..255, shape (n, height, width, channels), any size and number of channels; returned
+      in the layer's compute type, within 0..255;
+    - masks: any type, shape (n, height, width, 1), follow the geometry by the nearest pixel;
+    - boxes: shape (n, k, 4), x0, y0, x1, y1 in pixels (pixel i reaches from i to i + 1), follow it
+      clipped to the image; one that leaves it becomes zeros;
+    - targets: shares of the classes, (n, classes), or the probability of one, (n, 1), or of each
+      pixel, (n, height, width, classes), which follow the geometry as masks do.
 
     Args:
-        policy: A key of `POLICIES`.
+        policy: A key of `POLICIES`, perhaps with steps taken away: see `kit.policies.policy`.
+        mix: One of `MIXES`: mixes half of the images, and their masks and targets, with another
+            image of the batch. Masks and targets then come out as float32.
         seed: Start of the layer's generator; `reseed` sets it again.
+
+    Raises:
+        SettingsError: The policy or mix is unknown, a part of the dict is unknown or has the wrong
+            shape, or there is nothing to mix.
     """
 
-    def __init__(self, policy: str, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.policy = choice("augment", policy, POLICIES)
-        self.steps, self.seed = POLICIES[policy], seed
+    def __init__(self, policy: str, mix: str = "none", seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**{"autocast": False, **kwargs})
+        self.policy, self.steps = policy, policy_of(policy)
+        self.mix, self.seed = choice("mix", mix, MIXES), seed
         self.generator = keras.random.SeedGenerator(seed)
-        # TensorFlow's affine transform has no XLA kernel; Keras's own layers say so as well.
-        affine = self.steps.rotate or self.steps.zoom or self.steps.shift
-        self.supports_jit = not (affine and keras.backend.backend() == "tensorflow")
 
     def reseed(self, *seed: int) -> None:
         """Set the generator from whole numbers such as (seed, fold, epoch)."""
@@ -72,12 +68,17 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         """Return the inputs changed, in the form in which they came."""
         if not training:
             return inputs
-        paired = isinstance(inputs, list | tuple)
-        images, masks = inputs if paired else (inputs, None)
-        images = ops.cast(images, "float32")
-        images, masks = self._geometry(images, masks)
-        images = self._colour(images)
-        return [images, masks] if paired else images
+        named = inputs if isinstance(inputs, Mapping) else {"images": inputs}
+        parts = _checked(named)
+        if self.mix != "none":
+            check_targets(parts)
+        parts["images"] = ops.cast(parts["images"], "float32")
+        parts = self._moved(parts)
+        parts["images"] = self._coloured(parts["images"])
+        if self.mix != "none":
+            parts = mixed(parts, self.mix, self.generator)
+        parts["images"] = ops.cast(parts["images"], self.compute_dtype)
+        return parts if isinstance(inputs, Mapping) else parts["images"]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the input's own shape."""
@@ -85,81 +86,116 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the layer."""
-        return {**super().get_config(), "policy": self.policy, "seed": self.seed}
+        own = {"policy": self.policy, "mix": self.mix, "seed": self.seed}
+        return {**super().get_config(), **own}
 
-    def _uniform(self, n: Any, low: float, high: float) -> Any:
-        return keras.random.uniform((n, 1, 1, 1), low, high, seed=self.generator)
+    def _draws(self, images: Any) -> Draws:
+        return Draws(ops.shape(images)[0], self.generator, self.steps.chance)
 
-    def _geometry(self, images: Any, masks: Any) -> tuple[Any, Any]:
-        n, steps = ops.shape(images)[0], self.steps
-        coins = [self._uniform(n, 0, 1) < 0.5 for _ in range(3)]
-        if steps.flip or steps.symmetries:
-            images, masks = _both(lambda x: ops.where(coins[0], ops.flip(x, 2), x), images, masks)
-        if steps.symmetries:
-            images, masks = _both(lambda x: ops.where(coins[1], ops.flip(x, 1), x), images, masks)
-            if images.shape[1] == images.shape[2]:
-                images, masks = _both(
-                    lambda x: ops.where(coins[2], ops.transpose(x, (0, 2, 1, 3)), x), images, masks
-                )
-        if steps.rotate or steps.zoom or steps.shift:
-            transform = self._affine(n, images.shape[1], images.shape[2])
-            images = _warp(images, transform, "bilinear")
-            masks = None if masks is None else _warp(masks, transform, "nearest")
-        return images, masks
+    def _moved(self, parts: dict[str, Any]) -> dict[str, Any]:
+        images = parts["images"]
+        geometry = draw_map(self.steps, self._draws(images), *images.shape[1:3])
+        if geometry is None:
+            return parts
+        sources = geometry.sources()
+        parts["images"] = geometry.images(images, sources)
+        for name in ("masks", "targets"):
+            if name in parts and len(parts[name].shape) == 4:
+                parts[name] = geometry.nearest(parts[name], sources)
+        if "boxes" in parts:
+            parts["boxes"] = geometry.boxes(parts["boxes"])
+        return parts
 
-    def _affine(self, n: Any, height: int, width: int) -> Any:
-        """Return (n, 8): output pixel to input pixel, turned and scaled about the centre."""
-        steps = self.steps
-        angle = self._uniform(n, -1, 1)[:, 0, 0, 0] * (steps.rotate * np.pi / 180)
-        scale = 1 + self._uniform(n, -1, 1)[:, 0, 0, 0] * steps.zoom
-        dx = self._uniform(n, -1, 1)[:, 0, 0, 0] * steps.shift * width
-        dy = self._uniform(n, -1, 1)[:, 0, 0, 0] * steps.shift * height
-        cos, sin = ops.cos(angle) * scale, ops.sin(angle) * scale
-        cx, cy = (width - 1) / 2, (height - 1) / 2
-        zero = ops.zeros_like(cos)
-        rows = [cos, -sin, cx - cos * cx + sin * cy + dx, sin, cos, cy - sin * cx - cos * cy + dy]
-        return ops.stack([*rows, zero, zero], axis=1)
-
-    def _colour(self, images: Any) -> Any:
-        n, steps = ops.shape(images)[0], self.steps
-        if steps.stain and images.shape[-1] == 3:
-            images = self._stain(images, n)
-        if steps.contrast:
-            mean = ops.mean(images, axis=(1, 2), keepdims=True)
-            images = mean + (images - mean) * (1 + self._uniform(n, -1, 1) * steps.contrast)
-        if steps.brightness:
-            images = images + 255 * self._uniform(n, -1, 1) * steps.brightness
+    def _coloured(self, images: Any) -> Any:
+        draws = self._draws(images)
+        for step in _VALUES:
+            images = step(images, self.steps, draws)
         return ops.clip(images, 0, 255)
 
-    def _stain(self, images: Any, n: Any) -> Any:
-        density = -ops.log((images + 1) / 256)
-        hed = ops.matmul(density, _HED_FROM_RGB)
-        shape = (n, 1, 1, 3)
-        factor = keras.random.normal(shape, 1, self.steps.stain, seed=self.generator)
-        offset = keras.random.normal(shape, 0, self.steps.stain / 2, seed=self.generator)
-        return ops.exp(-ops.matmul(hed * factor + offset, _RGB_FROM_HED)) * 256 - 1
+
+def _checked(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts, as tensors, if their names and shapes can be."""
+    for name in inputs:
+        if name not in PARTS:
+            raise SettingsError(
+                "augmentation does not know this input", expected=f"any of {', '.join(PARTS)}",
+                received=str(name), remedy=nearest(str(name), PARTS),
+            )  # fmt: skip
+    parts = {name: ops.convert_to_tensor(value) for name, value in inputs.items()}
+    size = tuple(parts["images"].shape[1:3])
+    for name, wanted in (("masks", 4), ("boxes", 3)):
+        if name in parts and len(parts[name].shape) != wanted:
+            raise _shape_error(name, parts[name], size)
+    for name in ("masks", "targets"):
+        if name in parts and len(parts[name].shape) > 2 and tuple(parts[name].shape[1:3]) != size:
+            raise _shape_error(name, parts[name], size)
+    return parts
 
 
-def _both(step: Any, images: Any, masks: Any) -> tuple[Any, Any]:
-    return step(images), None if masks is None else step(masks)
+def _shape_error(name: str, found: Any, size: tuple[int, ...]) -> SettingsError:
+    expected = {
+        "masks": f"(n, {size[0]}, {size[1]}, 1)",
+        "boxes": "(n, boxes, 4)",
+        "targets": f"(n, classes) or (n, {size[0]}, {size[1]}, classes)",
+    }[name]
+    return SettingsError(
+        f"{name} do not fit the images", expected=f"shape {expected}",
+        received=f"shape {tuple(found.shape)}",
+    )  # fmt: skip
 
 
-def _warp(x: Any, transform: Any, interpolation: str) -> Any:
-    return ops.image.affine_transform(
-        x, transform, interpolation=interpolation, fill_mode="nearest", data_format="channels_last"
-    )
+@dataclass(frozen=True)
+class View:
+    """One way to look at images in prediction: height and width swapped, then flipped.
 
-
-def views(policy: str) -> list[Any]:
-    """Return the test-time views of a policy: functions of an image batch (n, h, w, c).
-
-    Patches have four (flips along either side and both), images with a left and a right two,
-    "none" one; each view undoes itself.
+    Attributes:
+        swap: Whether height and width change places; only a square keeps its shape then.
+        down: Whether the rows run the other way.
+        across: Whether the columns do.
     """
-    steps = POLICIES[policy]
-    flips: list[Any] = [lambda x: x]
-    if steps.flip or steps.symmetries:
-        flips.append(lambda x: x[:, :, ::-1])
-    if steps.symmetries:
-        flips += [lambda x: x[:, ::-1], lambda x: x[:, ::-1, ::-1]]
-    return flips
+
+    swap: bool = False
+    down: bool = False
+    across: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the view in words."""
+        words = [word for word in ("swap", "down", "across") if getattr(self, word)]
+        return " ".join(words) or "identity"
+
+    def forward(self, images: Any) -> Any:
+        """Return images as this view shows them, numpy or tensors, shape (n, h, w, c)."""
+        return self._flipped(_swapped(images) if self.swap else images)
+
+    def inverse(self, maps: Any) -> Any:
+        """Return maps of viewed images in the images' own frame, shape (n, h, w, …)."""
+        flipped = self._flipped(maps)
+        return _swapped(flipped) if self.swap else flipped
+
+    def _flipped(self, x: Any) -> Any:
+        axes = [axis for axis, on in ((1, self.down), (2, self.across)) if on]
+        if not axes:
+            return x
+        return np.flip(x, axes) if isinstance(x, np.ndarray) else ops.flip(x, axes)
+
+
+def _swapped(x: Any) -> Any:
+    return np.swapaxes(x, 1, 2) if isinstance(x, np.ndarray) else ops.swapaxes(x, 1, 2)
+
+
+def views(policy: str, n: int | None = None, *, square: bool = True) -> list[View]:
+    """Return the test-time views of a policy, the image as it is first.
+
+    Patches have eight, images with a left and a right two, "none" one.
+
+    Args:
+        policy: As for `Augment`; "patch-symmetries" has one view.
+        n: At most so many; the first four never swap height and width.
+        square: Whether the images are; others have no views that swap height and width.
+    """
+    steps = policy_of(policy)
+    swaps = (False, True) if steps.symmetries and square else (False,)
+    downs = (False, True) if steps.symmetries else (False,)
+    acrosses = (False, True) if steps.flip or steps.symmetries else (False,)
+    return [View(s, d, a) for s in swaps for d in downs for a in acrosses][:n]

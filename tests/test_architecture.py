@@ -14,13 +14,14 @@ KIT = Path(__file__).parents[1] / "kit"
 
 FLOORS = {
     0: "errors checks geometry files",
-    1: "jobs stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
+    1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
     "marks overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures "
     "_rows _report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs",
-    3: "sampler draws store augment models losses _tf",
-    4: "training inference aggregate submission figures report pipeline synthetic inventory doctor "
+    3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store augment policies _augment_draws _augment_geometry _augment_colour "
+    "_augment_mix models losses _tf",
+    4: "training fits fitting trainer live inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
     "_interval_figures hard_cases alike challenge official judge joining review",
     5: "challenges platforms cli",
@@ -64,7 +65,23 @@ ALLOWED = {
     "tissue": {"slides", "coverage", "polygons"},  # an open slide; fractions; outlines
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
-    "training": {"inference"},  # a fold predicts its own held-out cases
+    "apart": {"jobs"},  # the same jobs, each in a process of its own
+    "feed": {"backend"},  # how much memory is free
+    "fits": {"recipes", "store"},  # what decides a network
+    "trainer": {"losses"},  # what learns
+    "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
+    "live": {"fits"},  # what is shown of them
+    "training": {"fits", "fitting", "inference", "live"},  # folds: trained, predicted, shown
+    "augment": {
+        "policies",
+        "_augment_draws",
+        "_augment_geometry",
+        "_augment_colour",
+        "_augment_mix",
+    },
+    "_augment_geometry": {"policies", "_augment_draws"},  # what is drawn, and by which limits
+    "_augment_colour": {"policies", "_augment_draws"},
+    "_augment_mix": {"_augment_draws", "_augment_colour"},  # CutMix cuts the hole of cutout
     "figures": {
         "_plots",
         "_slide_figures",
