@@ -91,6 +91,10 @@ class ModelError(KitError):
     """A network is unknown, or does not fit its input, classes or weights."""
 
 
+class TrainingError(KitError):
+    """A training cannot go on: its loss is not finite, or memory does not suffice."""
+
+
 class SubmissionError(KitError):
     """A submission is not what the platform accepts."""
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from kit import aggregate, inference, kinds, store, submission
+from kit.backend import load_backend
 from kit.ensemble import Ensemble
 from kit.errors import ImageError, KitError, MissingDataError
 from kit.files import FileIndex, read_json, sha256
 from kit.manifest import Dataset
 from kit.settings import Settings
 from kit.submission import Format, read_ledger
-from kit.training import load_backend
 
 log = logging.getLogger(__name__)
 

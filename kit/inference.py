@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kit import feed
 from kit.errors import ModelError
 from kit.files import digest, fingerprint, read_json, read_table, table_key, write_table
 from kit.store import Store
 
 FORMAT = 1
 BATCH = 256
+View = Callable[[np.ndarray], np.ndarray]
 
 
 def predictions_key(store: Store, rows: np.ndarray, model_sha256: str, policy: str) -> str:
@@ -89,30 +92,56 @@ def probabilities(
     """
     if len(rows) == 0:
         return np.zeros((0, n_classes))
-    import keras
-
     from kit.augment import views
+    from kit.models import load_network
 
-    try:
-        network = keras.saving.load_model(model, compile=False)
-    except (ValueError, OSError) as error:
+    network = load_network(model)
+    check_fits(network, store.pixels.shape[1:], n_classes, model)
+    return predict_images(network, store.pixels, rows, [one.forward for one in views(policy)])
+
+
+def check_fits(network: Any, shape: Sequence[int], n_classes: int, path: Path) -> None:
+    """Raise `ModelError` if a network takes other images or gives other classes."""
+    expected, classes = tuple(network.input_shape[1:]), network.output_shape[-1]
+    if expected != tuple(shape) or classes != n_classes:
         raise ModelError(
-            "network cannot be read", received=str(error), path=model,
-            remedy="delete it and run again: it is trained anew",
-        ) from error  # fmt: skip
-    expected, shape = tuple(network.input_shape[1:]), tuple(store.pixels.shape[1:])
-    if expected != shape or network.output_shape[-1] != n_classes:
-        raise ModelError(
-            "network does not fit the data", expected=f"{shape} in, {n_classes} classes out",
-            received=f"{expected} in, {network.output_shape[-1]} out", path=model,
+            "network does not fit the data", expected=f"{tuple(shape)} in, {n_classes} classes out",
+            received=f"{expected} in, {classes} out", path=path,
         )  # fmt: skip
-    result = np.zeros((len(rows), n_classes))
-    each = views(policy)
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
-        images = np.zeros((min(BATCH, len(rows)), *shape), np.uint8)
-        images[: len(part)] = store.pixels[part]
-        for view in each:
-            found = network.predict_on_batch(np.ascontiguousarray(view(images)))[: len(part)]
-            result[start : start + len(part)] += np.asarray(found, np.float64) / len(each)
-    return result / result.sum(axis=1, keepdims=True)
+
+
+def predict_images(
+    network: Any, pixels: Any, rows: np.ndarray, views: Sequence[View] = (np.asarray,)
+) -> np.ndarray:
+    """Return class probabilities, float64, shape (n, classes), averaged over the views.
+
+    A network that answers for each pixel answers for an image by the mean over its centre, half
+    as wide and as high.
+
+    Args:
+        network: Keras model of images to probabilities.
+        pixels: What is indexed by rows to uint8 images (n, height, width, channels).
+        rows: Which images, in order; read by a thread while the network computes.
+        views: Functions of an image batch.
+    """
+    size = min(BATCH, len(rows))  # of every batch, so that nothing is compiled twice
+    parts = [rows[start : start + size] for start in range(0, len(rows), size or 1)]
+    found = np.zeros((len(rows), network.output_shape[-1]))
+    start = 0
+    for images in feed.ahead(lambda part: np.asarray(pixels[part]), parts):
+        padded = np.zeros((size, *images.shape[1:]), images.dtype)
+        padded[: len(images)] = images
+        for view in views:
+            prob = np.asarray(network.predict_on_batch(np.ascontiguousarray(view(padded))))
+            found[start : start + len(images)] += _of_image(prob)[: len(images)]
+        start += len(images)
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def _of_image(prob: np.ndarray) -> np.ndarray:
+    prob = prob.astype(np.float64)
+    if prob.ndim == 2:
+        return prob
+    height, width = prob.shape[1:3]
+    centre = prob[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return np.asarray(centre.mean(axis=(1, 2)))

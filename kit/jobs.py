@@ -43,7 +43,7 @@ def cores() -> int:
     return int(cpu_count())
 
 
-def _call(job: Job, mark: Path | None = None) -> Outcome:
+def call(job: Job, mark: Path | None = None) -> Outcome:
     """Run one job; `mark` is a file that stands while it runs, and stays if its process dies."""
     start = time.monotonic()
     value, error = None, None
@@ -90,7 +90,7 @@ def each(
     from tqdm import tqdm
 
     workers = min(positive_int("workers", workers), len(jobs))
-    results = _processes(jobs, workers) if workers > 1 else (_call(job) for job in jobs)
+    results = _processes(jobs, workers) if workers > 1 else (call(job) for job in jobs)
     with (
         contextlib.closing(results),
         tqdm(total=len(jobs), desc=title, disable=None if progress else True, leave=False) as bar,
@@ -117,7 +117,7 @@ def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
     with tempfile.TemporaryDirectory(prefix="kit-jobs-", ignore_cleanup_errors=True) as folder:
         marks = [Path(folder, str(position)) for position in range(len(jobs))]
         parallel = Parallel(n_jobs=workers, backend="loky", return_as="generator")
-        found = parallel(map(delayed(_call), jobs, marks))
+        found = parallel(map(delayed(call), jobs, marks))
         try:
             for outcome in found:  # noqa: UP028 - it would be closed with a warning
                 yield outcome
@@ -139,14 +139,15 @@ def _exits(error: BaseException, running: list[str]) -> str:
     return f"{codes.group(1)} {jobs}" if codes else jobs
 
 
-def accelerators() -> int:
-    """Return how many NVIDIA devices this process may use, without loading a backend."""
+def visible_devices() -> list[str]:
+    """Return the NVIDIA devices that this process may use, without loading a backend."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len([name for name in Path("/dev").glob("nvidia[0-9]*")])
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted(found, key=int)
 
 
 def default_workers(threads: int) -> int:
-    """Return how many jobs of so many threads run together; one where an accelerator is shared."""
-    return 1 if accelerators() else max(1, cores() // threads)
+    """Return how many jobs of so many threads run together: one a GPU, or what cores allow."""
+    return len(visible_devices()) or max(1, cores() // threads)

@@ -159,7 +159,7 @@ def _bare(model: str, run: str) -> str:
 
 def _seconds(network: Path) -> float:
     """Return the seconds that a network takes for one image, on this machine."""
-    from kit.training import load_backend
+    from kit.backend import load_backend
 
     load_backend(os.cpu_count() or 1)
     import keras

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -13,7 +15,19 @@ from typing import Any
 
 import pandas as pd
 
-from kit import aggregate, alike, jobs, kinds, marks, scoring, store, submission, training
+from kit import (
+    aggregate,
+    alike,
+    histories,
+    jobs,
+    kinds,
+    marks,
+    scoring,
+    store,
+    submission,
+    training,
+    weights,
+)
 from kit.challenge import Challenge
 from kit.checks import columns, first
 from kit.ensemble import Ensemble
@@ -31,6 +45,8 @@ from kit.files import (
 )
 from kit.folds import assign_folds, check_no_leak, join_groups, subset, with_folds
 from kit.models import check_model
+from kit.policies import policy
+from kit.recipes import recipe_of
 from kit.scoring import Scored
 from kit.settings import Settings, defaults, describe, difference, settings_key
 from kit.stages import Stages
@@ -39,6 +55,8 @@ from kit.store import Store
 log = logging.getLogger(__name__)
 
 UNREADABLE = 0.05
+ENDING = 30.0  # seconds of a time budget that figures, submission and report may take
+REHEARSED_FROM = 8  # epochs in all; a shorter training is as soon over as its rehearsal
 
 
 class Run:
@@ -53,7 +71,8 @@ class Run:
         ledger: The challenge's ledger; None keeps none.
         folds: Fold numbers to train; None: all.
         fold_table: A folds table to use in place of our own.
-        workers: Processes; None: what cores and accelerators allow.
+        workers: Processes; None: what cores and accelerators allow; 0: train in this process.
+        time_budget: Seconds in which the submission must stand; None: no limit.
 
     Raises:
         SettingsError: The folder belongs to a run with other settings.
@@ -63,12 +82,15 @@ class Run:
         self, challenge: Challenge, root: Path, out: Path, settings: Settings, *,
         smoke: bool = False, ledger: Path | None = None, folds: Sequence[int] | None = None,
         fold_table: Path | None = None, workers: int | None = None,
+        time_budget: float | None = None,
     ) -> None:  # fmt: skip
         self.challenge, self.dataset = challenge, challenge.dataset
         self.root, self.out, self.settings = Path(root), Path(out), settings
         self.smoke, self.synthetic = smoke, challenge.dataset.synthetic
         self.ledger, self.only, self.fold_table = ledger, folds, fold_table
-        self.workers = workers or jobs.default_workers(settings.threads)
+        self.trainers = jobs.default_workers(settings.threads) if workers is None else workers
+        self.workers = max(1, workers or jobs.cores())
+        self.until = math.inf if time_budget is None else time.time() + time_budget
         self._check()
         self._claim()
         self.stages = Stages(self.out)
@@ -76,6 +98,9 @@ class Run:
     def _check(self) -> None:
         """Raise on what would fail later, before anything is read or written."""
         check_model(self.settings.model)
+        recipe_of(self.settings)
+        policy(self.settings.augment)
+        policy(self.settings.second_augment)
         if self.dataset.could_take(self.root, self.out):
             raise SettingsError(
                 "the run would be written among its data", received=f"--out {self.out}",
@@ -100,7 +125,7 @@ class Run:
             # A run made before a setting existed had what is now its default.
             theirs = {**defaults(), **read_json(path)["compared"]}
             different = difference(mine, theirs)
-            if different and any(self.models.glob("*.json")):
+            if different and training.begun(self.models):
                 raise SettingsError(
                     "the folder belongs to a run with other settings",
                     received=describe(different), path=self.out,
@@ -270,18 +295,16 @@ class Run:
     @cached_property
     def _predictions(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         values, folds, cases = self.settings, self.folds(), self.cases()
-        recipe = training.Recipe(
-            **{name: getattr(values, name) for name in training.Recipe.__annotations__}
-        )
+        self._rehearse()
         found = training.cross_validate(
-            folds, self.pixels(), values.model, recipe, self.models, values.seeds,
-            classes=self.dataset.classes, tta=values.tta, only=self.only, workers=self.workers,
+            folds, self.pixels(), values.model, recipe_of(values), self.models, values.seeds,
+            classes=self.dataset.classes, tta=values.tta, only=self.only, workers=self.trainers,
+            everything=values.everything, until=self.until - ENDING, **self._pretrained(),
         )  # fmt: skip
         rule = values.aggregate if self.dataset.kind == "slides" else "mean"
         cases = cases[["case_id", "group", "label", "split"]]
         held = cases.drop(columns="group").merge(folds[["case_id", "group", "fold"]], on="case_id")
-        if self.only is not None:
-            held = held[held.fold.isin(self.only)]
+        held = held[held.fold.isin(found[0].fold)]  # of the folds that were asked for and trained
         asked = (held, cases[cases.split == "test"])
         oof, test = (
             aggregate.to_cases(part, mine, rule, self.dataset.classes, self.dataset.positive)
@@ -291,6 +314,49 @@ class Run:
             self.stages.table("oof", digest(oof), lambda: oof),
             self.stages.table("test", digest(test), lambda: test),
         )
+
+    def _pretrained(self) -> dict[str, Path | None]:
+        """Return the files that the networks begin with or learn from."""
+        named, teacher = self.settings.weights, self.settings.teacher
+        return {
+            "weights": None if named is None else weights.find(
+                self.dataset, named, [self.dataset.manifest.parent, self.root, self.root.parent]
+            ),
+            "teacher": None if teacher is None else Path(teacher),
+        }  # fmt: skip
+
+    def _rehearse(self) -> None:
+        """Before the first long training, take a tiny network the whole way to a submission."""
+        values, folds = self.settings, self.folds()
+        fits = training.plan(
+            folds, self.pixels(), values.model, recipe_of(values), self.models, values.seeds,
+            classes=self.dataset.classes, only=self.only, **self._pretrained(),
+        )  # fmt: skip
+        left = sum(fit.total for fit in fits if not fit.done())
+        if left <= REHEARSED_FROM or training.begun(self.models):
+            return
+        log.info("rehearsal: a tiny network on a few images, all the way to a submission")
+        views = values.augment if values.tta else "none"
+        oof, test = training.rehearse(fits, folds, views, workers=self.trainers)
+        rows = (test if len(test) else oof).drop_duplicates("case_id")
+        data, style = self.dataset, self.challenge.style
+        with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
+            path = Path(folder) / "submission.csv"
+            submission.write(path, submission.table(
+                rows, style, data.classes, data.positive, 0.5 if data.positive else None
+            ), style)  # fmt: skip
+            submission.validate(path, style, list(rows.case_id), data.classes)
+
+    def unfinished(self) -> list[str]:
+        """Return the networks that the time budget left untrained, a line each."""
+        there = set(zip(self.oof().fold, self.oof().seed, strict=True))
+        numbers = self.only if self.only is not None else sorted(self.folds().fold.unique())
+        return [
+            f"fold {fold}, seed {seed}: not finished, the time was up; the same command goes on"
+            for seed in range(self.settings.seeds)
+            for fold in numbers
+            if (fold, seed) not in there
+        ]
 
     def ensemble(self) -> Ensemble:
         """Return the ensemble of all folds and seeds."""
@@ -347,8 +413,9 @@ class Run:
 
     def _networks(self) -> dict[str, str]:
         """Return the networks of the ensemble by name, with the sha256 of each."""
-        oof = self.oof()[["fold", "seed"]].drop_duplicates().sort_values(["fold", "seed"])
-        names = [f"fold{fold}_seed{seed}" for fold, seed in oof.itertuples(index=False)]
+        rows = self.test() if len(self.test()) else self.oof()
+        pairs = rows[["fold", "seed"]].drop_duplicates().sort_values(["fold", "seed"])
+        names = [training.stem(fold, seed) for fold, seed in pairs.itertuples(index=False)]
         return {name: sha256(self.models / f"{name}.keras") for name in names}
 
     def _final(self) -> pd.DataFrame:
@@ -374,7 +441,7 @@ class Run:
                 self.cases(), plan, self.root, self.dataset.mpp
             )
         drawn |= overview.draw(
-            self.cases(), self.folds(), training.histories(self.models), self.scored().table,
+            self.cases(), self.folds(), histories.read_all(self.models), self.scored().table,
             metrics, classes=self.dataset.classes, positive=self.dataset.positive,
             final=self._final() if len(self.test()) else None,
         )  # fmt: skip
@@ -401,6 +468,7 @@ class Run:
             })  # fmt: skip
         return {
             **metrics, "warnings": self._warnings(metrics), "synthetic": self.synthetic,
-            "failures": self.failures(), "seconds": round(time.monotonic() - start, 2),
+            "failures": [*self.failures(), *self.unfinished()],
+            "seconds": round(time.monotonic() - start, 2),
             "out": str(self.out), "submission": str(path),
         }  # fmt: skip

@@ -54,14 +54,65 @@ class Settings(BaseModel):
     aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")
 
     model: str = Field("resnet_small", description="a name of kit.models.REGISTRY")
+    weights: str | None = Field(
+        None, description="pretrained weights, a name under the dataset's `weights`; None: none"
+    )
     epochs: int = Field(20, ge=1, description="passes over the training part")
+    steps: int | None = Field(None, ge=1, description="steps of an epoch; None: one pass")
     batch_size: int = Field(64, ge=1, description="images a step")
+    optimizer: Literal[
+        "adamw", "adam", "radam", "sgd", "nadam", "rmsprop", "lion", "lamb", "adamax"
+    ] = Field("adamw", description="sgd is with Nesterov momentum .9")
     learning_rate: float = Field(2e-3, gt=0, description="highest rate of the schedule")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's decay")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
+    schedule: Literal["cosine", "staircase", "plateau", "one_cycle", "constant"] = Field(
+        "cosine", description="how the rate moves; cosine is with warm-up"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of a stage in which cosine rises")
+    decay: float = Field(0.975, gt=0, le=1, description="factor an epoch of the staircase")
+    patience: int = Field(3, ge=1, description="epochs without gain before a plateau halves")
+    min_rate: float = Field(0.0, ge=0, description="lowest rate of a plateau")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled decay of the weights")
+    clip: float = Field(0.0, ge=0, description="largest norm of all gradients; 0: any")
+    loss: Literal["cross_entropy", "focal", "ordinal"] = Field(
+        "cross_entropy", description="ordinal: classes are grades in their order"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share given to all classes")
+    balance: Literal["none", "weights", "sampling"] = Field(
+        "none", description="classes count alike, by weights or by how often they are drawn"
+    )
     ema: float = Field(0.99, ge=0, lt=1, description="moving average of the weights; 0: none")
-    augment: Literal["none", "flips", "patch", "fundus", "mri", "ultrasound"] = Field(
-        "patch", description="augmentation policy"
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "float32", description="mixed: faster on a GPU with tensor cores (T4: mixed_float16)"
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="gpu stops where there is none"
+    )
+    augment: str = Field(
+        "patch", description="augmentation policy, less some steps: patch, patch-stain"
+    )
+    mix: Literal["none", "mixup", "cutmix", "both"] = Field(
+        "none", description="images mixed with one another, and their labels"
+    )
+    monitor: Literal["none", "auc", "mean_of_six", "loss"] = Field(
+        "auc", description="figure of the held-out fold after each epoch; decides nothing alone"
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="best: the epoch that the held-out fold likes (a little optimistic)"
+    )
+    stop_after: int = Field(0, ge=0, description="epochs without gain that end a stage; 0: never")
+    head_epochs: int = Field(0, ge=0, description="first stage, the head alone learns")
+    second_epochs: int = Field(0, ge=0, description="last stage, mild augmentation, lower rate")
+    second_rate: float = Field(0.1, gt=0, description="its rate, times learning_rate")
+    second_augment: str = Field("flips", description="its augmentation policy")
+    second_smoothing: float = Field(0.0, ge=0, lt=1, description="its label smoothing")
+    students: int = Field(1, ge=1, description="networks that teach one another (mutual learning)")
+    teacher: str | None = Field(
+        None, description="folder of a finished run with the same folds, to distil from"
+    )
+    temperature: float = Field(2.0, gt=0, description="of the distillation")
+    teacher_weight: float = Field(0.5, ge=0, le=1, description="share of the teacher in the loss")
+    everything: Literal["no", "add", "only"] = Field(
+        "no", description="networks on all training cases too, for the epochs that folds chose"
     )
     tta: bool = Field(True, description="average the prediction over the policy's flips")
     threads: int = Field(1, ge=1, description="threads of one fit: they change last digits")

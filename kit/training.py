@@ -1,73 +1,39 @@
-"""Fit the folds: each network is a job that is recognised by what made it, and resumed."""
+"""Cross-validate: each network is a job, recognised by what made it, resumed by its state."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-import threading
+import logging
+import math
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kit import inference, jobs
-from kit.checks import first
-from kit.errors import KitError, TableError
-from kit.files import atomic, digest, fingerprint, read_json, sha256, table_key, write_json
+from kit import apart, inference, jobs, live
+from kit.backend import load_backend
+from kit.checks import columns, first
+from kit.errors import SettingsError, TableError, TrainingError
+from kit.files import digest, fingerprint, read_json, sha256, table_key, write_json
+from kit.fits import EVERYTHING, Fit
+from kit.models import check_model
+from kit.policies import policy
+from kit.recipes import Recipe, recipe_of
+from kit.settings import defaults, describe, difference
 from kit.store import Store
 
-FORMAT = 1
-EPOCH_LOG = "epoch,loss,rate,seconds\n"
+__all__ = ["EVERYTHING", "Fit", "Recipe", "cross_validate", "plan", "recipe_of", "rehearse"]
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one network is trained."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    label_smoothing: float
-    ema: float
-    augment: str
-    threads: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One network to train: fold `fold` left out, with seed number `seed`."""
-
-    store: Store
-    rows: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    model: str
-    recipe: Recipe
-    fold: int
-    seed: int
-    path: Path
-    key: str
-
-    @property
-    def name(self) -> str:
-        """Return the name that progress and errors show."""
-        return f"fold {self.fold}, seed {self.seed}"
-
-    def done(self) -> bool:
-        """Return whether the network stands, whole, with this fingerprint."""
-        try:
-            note = read_json(self.path.with_suffix(".json"))
-        except KitError:  # missing or damaged: trained again
-            return False
-        whole = self.path.is_file() and sha256(self.path) == note["sha256"]
-        return bool(whole and note["key"] == self.key)
+FORMAT = 2
+REHEARSED = 8  # images of each side that a rehearsal predicts
+Tables = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def cross_validate(
@@ -76,53 +42,87 @@ def cross_validate(
     model: str,
     recipe: Recipe,
     out: Path,
-    seeds: int,
+    seeds: int = 1,
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | None = None,
     tta: bool = True,
     only: Sequence[int] | None = None,
     workers: int = 1,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    weights: Path | None = None,
+    teacher: Path | None = None,
+    everything: str = "no",
+    until: float = math.inf,
+) -> Tables:
     """Train a network for each fold and seed, and predict what it has not seen.
 
-    A network sees the training items of the other folds and nothing else, so that a changed
-    image trains again exactly the folds that see it.
+    A network learns from the training items of the other folds and nothing else, so that a changed
+    image trains again exactly the folds that see it. Unless the recipe chooses by the held-out
+    fold (`Recipe.chooses`), nothing of that fold decides anything. Called again, it takes what
+    stands, by fingerprint, and goes on with what was cut off, epoch by epoch; the tables are the
+    same to the bit on the same machine.
 
     Args:
         folds: The folds table: `case_id, group, label, fold`.
         data: The pixels; items with `train` are learnt from, items with `predict` are predicted.
         model: A name of `kit.models.REGISTRY`.
         recipe: How each network is trained.
-        out: Folder of the networks.
+        out: Folder of the networks, their histories and states.
         seeds: Networks of each fold.
-        classes: Class names, in the order of the networks' outputs.
-        tta: Average each prediction over the flips of the recipe's policy.
+        classes: Class names, in the order of the networks' outputs; None: the labels, sorted.
+        tta: Average each prediction over the views of the recipe's policy.
         only: Fold numbers to train; all by default.
-        workers: Processes; each fit keeps to its own `recipe.threads`.
+        workers: Networks trained at a time, each in a process of its own; 0: all in this process,
+            one after another, for a debugger.
+        weights: File of pretrained weights.
+        teacher: Folder of a finished cross-validation with the same folds, to distil from: a
+            network learns from those that did not see its fold either.
+        everything: "add" or "only": networks on all training items too, for as many epochs as the
+            folds kept (their median); they predict the test items, beside those of the folds or
+            alone. Their fold is `EVERYTHING`.
+        until: `time.time()` at which the predictions must be there. Networks that are not
+            finished by then are left out and said; if none is, the first is taken as it is.
 
     Returns:
         The out-of-fold and the test predictions table, a row for each item and network:
         `case_id, group, fold, seed, model, y_true`, `prob_<class>`, and `x, y` for patches.
+
+    Raises:
+        SettingsError: The folder holds networks of another recipe (the difference is shown).
+        TableError: A fold is empty, or lacks a class to learn from.
+        TrainingError: A loss is not finite, or the time was up before the first epoch.
+        JobError: A process died; the other networks stand, and the next call goes on.
     """
-    fits = plan(folds, data, model, recipe, out, seeds, classes=classes, only=only)
-    policy = recipe.augment if tta else "none"
-    work = [jobs.Job(fit.name, _fit_and_predict, (fit, folds, policy)) for fit in fits]
-    left = sum(recipe.epochs for fit in fits if not fit.done())
-    ready = all(_predicted(fit, folds, policy) for fit in fits)
-    with _epochs_bar([fit.path.with_suffix(".csv") for fit in fits if not fit.done()], left):
-        found = jobs.values(
-            jobs.run(work, title="folds", workers=1 if ready else workers, progress=False)
-        )
-    oof = pd.concat([one for one, _ in found], ignore_index=True)
-    test = pd.concat([other for _, other in found], ignore_index=True)
-    return oof, test
+    names = tuple(sorted(folds.label.dropna().unique()) if classes is None else classes)
+    _claim(Path(out), model, recipe, names)
+    fits = plan(
+        folds, data, model, recipe, out, seeds, classes=names, only=only, weights=weights,
+        teacher=teacher,
+    )  # fmt: skip
+    fits = [_timed(fit, folds, tta, until) for fit in fits]
+    found = _run(fits, folds, recipe.augment if tta else "none", workers)
+    if not any(found):
+        found = [_cut(fits, folds, recipe.augment if tta else "none", workers)]
+    oof = pd.concat([one[0] for one in found if one], ignore_index=True)
+    test = pd.concat([one[1] for one in found if one], ignore_index=True)
+    if everything == "no" or not len(test):
+        return oof, test
+    more = _on_everything(fits, folds, recipe.augment if tta else "none", workers)
+    return oof, pd.concat([more] if everything == "only" and len(more) else [test, more],
+                          ignore_index=True)  # fmt: skip
 
 
 def plan(
     folds: pd.DataFrame, data: Store, model: str, recipe: Recipe, out: Path, seeds: int, *,
-    classes: Sequence[str], only: Sequence[int] | None = None,
+    classes: Sequence[str], only: Sequence[int] | None = None, weights: Path | None = None,
+    teacher: Path | None = None,
 ) -> list[Fit]:  # fmt: skip
-    """Return the networks to train, each with the fingerprint of all that decides it."""
+    """Return the networks to train, each with the fingerprint of all that decides it.
+
+    The first seed of every fold comes before the second of any, so that a budget of time that
+    does not suffice for all leaves whole rounds.
+    """
+    check_model(model)
+    columns(folds, ["case_id", "label", "fold"])
     items = data.items.merge(folds[["case_id", "fold"]], on="case_id", how="left")
     numbers = sorted(folds.fold.unique())
     chosen = numbers if only is None else list(only)
@@ -131,32 +131,183 @@ def plan(
         raise TableError(
             "no such fold", expected=f"of {first(numbers, 20)}", received=first(unknown)
         )
+    pretrained = sha256(weights) if weights else None
+    common = [FORMAT, model, asdict(recipe), list(classes), pretrained]
     fits = []
-    for fold in chosen:
-        rows = np.flatnonzero(items.train & items.fold.notna() & (items.fold != fold))
-        labels = items.label.iloc[rows]
-        if labels.nunique() < 2:
-            raise TableError(
-                f"without fold {fold} there are not two classes to learn from",
-                expected=" and ".join(classes), received=first(labels.unique()) or "no image",
-            )  # fmt: skip
-        codes = pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64)
-        content = digest(items.iloc[rows][["case_id", "key", "label"]])
-        for seed in range(seeds):
-            key = fingerprint([FORMAT, model, vars(recipe), classes, fold, seed, content])
-            path = out / f"fold{fold}_seed{seed}.keras"
+    for seed in range(seeds):
+        for fold in map(int, chosen):
+            learnt = _learnt(items, items.fold.notna() & (items.fold != fold), fold, classes)
+            held = np.flatnonzero(items.train & (items.fold == fold) & items.label.notna())
+            teachers = _teachers(teacher, folds, fold)
+            content = items.iloc[learnt][["case_id", "key", "label"]]
+            seen = items.iloc[held][["case_id", "key", "label"]] if recipe.chooses else None
+            key = fingerprint([
+                *common, fold, seed, digest(content), seen is not None and digest(seen),
+                [sha256(path) for path in teachers],
+            ])  # fmt: skip
             fits.append(
-                Fit(data, rows, codes, tuple(classes), model, recipe, int(fold), seed, path, key)
-            )
+                Fit(
+                    data, learnt, _codes(items, learnt, classes), held,
+                    _codes(items, held, classes), tuple(classes), model, recipe, fold, seed,
+                    Path(out) / f"{stem(fold, seed)}.keras", key, weights, teachers,
+                )
+            )  # fmt: skip
     return fits
 
 
-def _predicted(fit: Fit, folds: pd.DataFrame, policy: str) -> bool:
+def stem(fold: int, seed: int) -> str:
+    """Return the name of a network's files."""
+    return f"all_seed{seed}" if fold == EVERYTHING else f"fold{fold}_seed{seed}"
+
+
+def begun(out: Path) -> bool:
+    """Return whether a folder holds networks, or the state of one."""
+    return any(any(out.glob(one)) for one in ("*.keras", "state/*.npz"))
+
+
+def _learnt(items: pd.DataFrame, mine: pd.Series, fold: int, classes: Sequence[str]) -> np.ndarray:
+    """Return the rows that a fold's network learns from; every class must be among them."""
+    if not (items.fold == fold).any() and fold != EVERYTHING:
+        raise TableError(
+            f"fold {fold} is empty", expected="images of its cases", received="none that is read",
+            remedy="deal the folds anew, or leave it out with --folds",
+        )  # fmt: skip
+    rows = np.flatnonzero(items.train & mine)
+    labels = items.label.iloc[rows]
+    lacking = sorted(set(classes) - set(labels))
+    if lacking:
+        raise TableError(
+            f"without fold {fold} there is nothing to learn from of class {first(lacking)}",
+            expected=f"images of each of {', '.join(classes)}",
+            received=", ".join(f"{n} {name}" for name, n in labels.value_counts().items()),
+            remedy="fewer folds, another seed, or a fold table of your own",
+        )  # fmt: skip
+    return rows
+
+
+def _codes(items: pd.DataFrame, rows: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    labels = pd.Categorical(items.label.iloc[rows], categories=list(classes))
+    return np.asarray(labels.codes, np.int64)
+
+
+def _teachers(folder: Path | None, folds: pd.DataFrame, fold: int) -> tuple[Path, ...]:
+    """Return the networks of another run that have not seen a fold; its folds must be ours."""
+    if folder is None:
+        return ()
+    theirs = pd.read_parquet(Path(folder) / "folds.parquet")[["case_id", "fold"]]
+    both = folds[["case_id", "fold"]].merge(theirs, on="case_id", suffixes=("", "_theirs"))
+    differ = both.case_id[both.fold != both.fold_theirs]
+    found = tuple(sorted((Path(folder) / "models").glob(f"fold{fold}_seed*.keras")))
+    if len(differ) or len(both) < len(folds) or not found:
+        raise SettingsError(
+            "the teacher was not trained on the same folds, so it would tell of the held-out ones",
+            received=first(differ) or f"{len(both)} of {len(folds)} cases, {len(found)} networks",
+            path=folder, remedy="run both with the same --fold-table",
+        )  # fmt: skip
+    return found
+
+
+def _claim(out: Path, model: str, recipe: Recipe, classes: Sequence[str]) -> None:
+    """Write `recipe.json`, or refuse a folder whose networks are of another recipe."""
+    mine = {"model": model, "classes": list(classes), **asdict(recipe)}
+    path = out / "recipe.json"
+    if path.is_file() and begun(out):
+        known = {name: defaults().get(name) for name in mine}
+        different = difference(mine, {**known, **read_json(path)})
+        if different:
+            raise SettingsError(
+                "the folder holds networks of another recipe", received=describe(different),
+                path=out, remedy="choose another folder, or delete this one",
+            )  # fmt: skip
+    write_json(path, mine)
+
+
+def _timed(fit: Fit, folds: pd.DataFrame, tta: bool, until: float) -> Fit:
+    """Return a fit that knows when it must end, and how much is to be predicted before."""
+    steps = policy(fit.recipe.augment)
+    views = (8 if steps.symmetries else 2 if steps.flip else 1) if tta else 1
+    images = sum(len(rows) for rows in _sides(fit, folds).values())
+    return replace(fit, predictions=views * images, until=until)
+
+
+def _run(
+    fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int, *, cut: bool = False
+) -> list[Tables | None]:
+    """Train and predict; None for a network that is not finished because the time was up."""
+    work = [jobs.Job(fit.name, fit_and_predict, (fit, folds, views, cut)) for fit in fits]
+    left = [fit for fit in fits if not fit.done()]
+    apart_from_here = workers > 0 and not all(_predicted(fit, folds, views) for fit in fits)
+    outcomes = apart.each(work, workers=workers) if apart_from_here else map(jobs.call, work)
+    done: list[jobs.Outcome] = []
+    with live.bar(left) as say, _closing(outcomes):
+        for fit, outcome in zip(fits, outcomes, strict=True):
+            done.append(outcome)
+            if fit in left:
+                say(fit, outcome)
+    return jobs.values(done)
+
+
+@contextlib.contextmanager
+def _closing(outcomes: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if hasattr(outcomes, "close"):
+            outcomes.close()
+
+
+def _cut(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int) -> Tables:
+    """Return the predictions of the first network that has an epoch, as it is."""
+    for fit in fits:
+        if any((fit.path.parent / "state").glob(f"{fit.path.stem}-*.npz")):
+            log.warning("%s is taken as it is: the time was up before any was finished", fit.name)
+            (found,) = _run([fit], folds, views, workers, cut=True)
+            if found is not None:
+                return found
+    raise TrainingError(
+        "the time was up before the first epoch", expected="time for an epoch and the predictions",
+        remedy="allow more --time-budget, or choose fewer steps or a smaller model",
+    )  # fmt: skip
+
+
+def _on_everything(
+    fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int
+) -> pd.DataFrame:
+    """Return the test predictions of networks trained on all items, as long as the folds kept."""
+    done = [fit for fit in fits if fit.done()]
+    if len(done) < len(fits):
+        log.warning("no network is trained on everything: the time was up before the folds ended")
+        return pd.DataFrame()
+    kept = np.array([read_json(fit.path.with_suffix(".json"))["chosen"] for fit in done])
+    epochs = tuple(int(n) for n in np.ceil(np.median(kept, axis=0)))
+    model = fits[0]
+    items = model.store.items
+    rows = _learnt(
+        items.assign(fold=EVERYTHING), items.case_id.isin(folds.case_id), EVERYTHING, model.classes
+    )
+    recipe = replace(model.recipe, stop_after=0, keep="last", monitor="none", schedule=(
+        "constant" if model.recipe.schedule == "plateau" else model.recipe.schedule))  # fmt: skip
+    every = []
+    for seed in sorted({fit.seed for fit in fits}):
+        content = digest(items.iloc[rows][["case_id", "key", "label"]])
+        key = fingerprint([FORMAT, model.model, asdict(recipe), model.classes, seed, epochs,
+                           content, [fit.key for fit in fits]])  # fmt: skip
+        none = np.zeros(0, np.int64)
+        every.append(replace(
+            model, rows=rows, codes=_codes(items, rows, model.classes), held=none, teachers=(),
+            held_codes=none, recipe=recipe, fold=EVERYTHING, seed=seed, key=key, epochs=epochs,
+            path=model.path.with_name(f"{stem(EVERYTHING, seed)}.keras"),
+        ))  # fmt: skip
+    found = [one[1] for one in _run(every, folds, views, workers) if one]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _predicted(fit: Fit, folds: pd.DataFrame, views: str) -> bool:
     if not fit.done():
         return False
     model_key = read_json(fit.path.with_suffix(".json"))["sha256"]
     return all(
-        table_key(_part(fit, side)) == inference.predictions_key(fit.store, rows, model_key, policy)
+        table_key(_part(fit, side)) == inference.predictions_key(fit.store, rows, model_key, views)
         for side, rows in _sides(fit, folds).items()
     )
 
@@ -175,154 +326,68 @@ def _sides(fit: Fit, folds: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def _fit_and_predict(
-    fit: Fit, folds: pd.DataFrame, policy: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    if not _predicted(fit, folds, policy):
-        load_backend(fit.recipe.threads)
+def fit_and_predict(fit: Fit, folds: pd.DataFrame, views: str, cut: bool) -> Tables | None:
+    """Train a network where it does not stand and predict both sides: one job of a run."""
+    if not _predicted(fit, folds, views):
+        load_backend(fit.recipe.threads, fit.recipe.device)
     if not fit.done():
-        _fit(fit)
+        from kit.fitting import train
+
+        if not train(fit, cut=cut):
+            return None
     sides = [
         inference.predict_rows(
-            fit.store, rows, fit.path, classes=fit.classes, path=_part(fit, side),
-            policy=policy,
+            fit.store, rows, fit.path, classes=fit.classes, path=_part(fit, side), policy=views
+        ).assign(fold=fit.fold, seed=fit.seed, model=fit.model)
+        for side, rows in _sides(fit, folds).items()
+    ]
+    return sides[0], sides[1]
+
+
+def rehearse(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int = 1) -> Tables:
+    """Take a tiny network all the way on a few images, and build the real one.
+
+    What would fail after the last epoch (a file that cannot be written, a loss that does not fit
+    the labels, a network that does not fit the images) fails within seconds.
+
+    Returns:
+        As `cross_validate`, for up to `REHEARSED` images of each side.
+    """
+    with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
+        job = jobs.Job("the rehearsal", rehearsal, (fits[0], folds, views, Path(folder)))
+        if workers == 0:
+            (found,) = jobs.values([jobs.call(job)])
+        else:
+            (found,) = jobs.values(apart.each([job]))
+    tables: Tables = found
+    return tables
+
+
+def rehearsal(fit: Fit, folds: pd.DataFrame, views: str, folder: Path) -> Tables:
+    """Return what `rehearse` does: the job's own part."""
+    from kit.fitting import train
+    from kit.models import build_model
+
+    load_backend(fit.recipe.threads, fit.recipe.device)
+    build_model(fit.model, tuple(fit.store.pixels.shape[1:]), len(fit.classes), weights=fit.weights)
+    each = [np.flatnonzero(fit.codes == code)[:2] for code in range(len(fit.classes))]
+    some = np.concatenate(each)
+    tiny = replace(
+        fit, rows=fit.rows[some], codes=fit.codes[some], held=fit.held[:REHEARSED],
+        held_codes=fit.held_codes[:REHEARSED], model="conv_small", weights=None, epochs=(),
+        recipe=replace(
+            fit.recipe, epochs=1, steps=1, batch_size=len(some),
+            head_epochs=min(1, fit.recipe.head_epochs),
+            second_epochs=min(1, fit.recipe.second_epochs),
+        ),
+        path=folder / "tiny.keras", until=time.time() + 3600,
+    )  # fmt: skip
+    train(tiny)
+    sides = [
+        inference.predict_rows(
+            fit.store, rows[:REHEARSED], tiny.path, classes=fit.classes, path=_part(tiny, side),
+            policy=views,
         ).assign(fold=fit.fold, seed=fit.seed, model=fit.model)
         for side, rows in _sides(fit, folds).items()
     ]  # fmt: skip
     return sides[0], sides[1]
-
-
-def load_backend(threads: int) -> None:
-    """Load Keras with so many threads; without effect where it is loaded already.
-
-    The backend's C++ greets on standard error before anybody can tell it not to, so that stream
-    is closed to it while it loads; errors of the import come as exceptions.
-    """
-    if "keras" in sys.modules:
-        return
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        import keras
-
-        keras.ops.zeros(1)  # the devices are looked up at the first use
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _fit(fit: Fit) -> None:
-    """Train one network and write it, its history and, last, the note that makes it count."""
-    import keras
-
-    recipe, log = fit.recipe, fit.path.with_suffix(".csv")
-    keras.utils.clear_session()  # layers are named alike in whatever order folds are trained
-    keras.utils.set_random_seed(int(np.random.SeedSequence([recipe.seed, fit.fold, fit.seed])
-                                    .generate_state(1)[0] % 2**31))  # fmt: skip
-    images = fit.store.pixels[fit.rows]
-    targets = np.eye(len(fit.classes), dtype="float32")[fit.labels]
-    network, trainer, augment = _compiled(fit, images.shape[1:], len(images))
-    fit.path.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(EPOCH_LOG)
-    batch = min(recipe.batch_size, len(images))
-    for epoch in range(recipe.epochs):
-        start, losses = time.monotonic(), []
-        augment.reseed(recipe.seed, fit.fold, fit.seed, epoch)
-        order = np.random.default_rng([recipe.seed, fit.fold, fit.seed, epoch]).permutation(
-            len(images)
-        )
-        for step in range(len(images) // batch):
-            rows = np.sort(order[step * batch : (step + 1) * batch])
-            losses.append(float(np.mean(trainer.train_on_batch(images[rows], targets[rows]))))
-        rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
-        with log.open("a") as stream:
-            stream.write(
-                f"{epoch + 1},{np.mean(losses):.6f},{rate:.8f},{time.monotonic() - start:.2f}\n"
-            )
-    if trainer.optimizer.use_ema:
-        trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
-    with atomic(fit.path) as part:
-        network.save(part)
-    write_json(
-        fit.path.with_suffix(".json"),
-        {
-            "key": fit.key,
-            "sha256": sha256(fit.path),
-            "model": fit.model,
-            "fold": fit.fold,
-            "seed": fit.seed,
-            "recipe": vars(recipe),
-            "images": len(images),
-        },
-    )
-
-
-def _compiled(fit: Fit, shape: tuple[int, ...], n: int) -> tuple[Any, Any, Any]:
-    """Return the network, the model that trains it (augmentation, then logits), that layer."""
-    import keras
-
-    from kit.augment import Augment
-    from kit.models import LOGITS, build_model
-
-    recipe = fit.recipe
-    height, width, channels = shape
-    network = build_model(fit.model, (height, width, channels), len(fit.classes))
-    body = keras.Model(network.input, network.get_layer(LOGITS).output)
-    augment = Augment(recipe.augment)
-    inputs = keras.Input(shape)
-    trainer = keras.Model(inputs, body(augment(inputs)))
-    steps = recipe.epochs * max(1, n // min(recipe.batch_size, n))
-    warm = max(1, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate / 20, max(1, steps - warm), alpha=0.01,
-        warmup_target=recipe.learning_rate, warmup_steps=warm,
-    )  # fmt: skip
-    # An average longer than a tenth of the training would still hold the untrained weights.
-    momentum = min(recipe.ema, max(0.0, 1 - 10 / steps))
-    ema = {"use_ema": True, "ema_momentum": momentum} if momentum else {}
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, **ema)
-    loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=recipe.label_smoothing
-    )
-    trainer.compile(optimizer, loss)
-    return network, trainer, augment
-
-
-def histories(out: Path) -> pd.DataFrame:
-    """Return the epochs of every network in a folder: `epoch, loss, rate, seconds, network`."""
-    parts = [
-        pd.read_csv(path).assign(network=path.stem) for path in sorted(Path(out).glob("*.csv"))
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-@contextlib.contextmanager
-def _epochs_bar(logs: list[Path], total: int) -> Iterator[None]:
-    """Show epochs done of all epochs, with the time left, by the logs that the fits write."""
-    from tqdm import tqdm
-
-    if not logs:
-        yield
-        return
-    for log in logs:
-        log.unlink(missing_ok=True)
-    stop = threading.Event()
-    with tqdm(total=total, desc="training", unit="epoch", leave=False) as bar:
-
-        def watch() -> None:
-            while not stop.wait(0.5 if sys.stderr.isatty() else 10):
-                bar.n = sum(max(0, log.read_text().count("\n") - 1) for log in logs if log.exists())
-                bar.refresh()
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()

@@ -58,7 +58,7 @@ def open_run(
     name: str, *, data: str | Path | None = None, out: str | Path | None = None,
     smoke: bool = False, settings: Mapping[str, Any] | None = None,
     folds: Sequence[int] | None = None, fold_table: str | Path | None = None,
-    workers: int | None = None,
+    workers: int | None = None, time_budget: float | None = None,
 ) -> Run:  # fmt: skip
     """Open a run of a challenge; nothing is computed yet.
 
@@ -70,7 +70,8 @@ def open_run(
         settings: The user's own, over the defaults.
         folds: Fold numbers to train; None: all.
         fold_table: A folds table (CSV or Parquet) to use in place of our own.
-        workers: Processes; None: what cores and accelerators allow.
+        workers: Processes; None: what cores and accelerators allow; 0: train in this process.
+        time_budget: Seconds in which the submission must stand; None: no limit.
 
     Raises:
         MissingDataError: There are no data (and this is no smoke run without `data`).
@@ -107,6 +108,7 @@ def open_run(
     return Run(
         challenge, root, Path(out), chosen, smoke=smoke, ledger=ledger, folds=folds,
         fold_table=None if fold_table is None else Path(fold_table), workers=workers,
+        time_budget=time_budget,
     )  # fmt: skip
 
 

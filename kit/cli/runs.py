@@ -50,7 +50,20 @@ def run(
     fold_table: Annotated[
         Path | None, typer.Option(help="Folds to use: a table of case_id and fold.", metavar="T")
     ] = None,
-    workers: Workers = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time until the submission must stand: 90m, 8.5h or seconds.", metavar="T"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Networks trained at a time; by default what cores and GPUs allow. "
+            "0: in this process.",
+            min=0,
+        ),
+    ] = None,
 ) -> int:
     """Run every stage of a challenge to a checked submission.
 
@@ -68,7 +81,7 @@ def run(
         chosen["seeds"] = seeds
     opened = open_run(
         challenge, data=data, out=out, smoke=smoke, settings=chosen, folds=_fold_numbers(folds),
-        fold_table=fold_table, workers=workers,
+        fold_table=fold_table, workers=workers, time_budget=_seconds(time_budget),
     )  # fmt: skip
     if opened.synthetic:
         say("SYNTHETIC: drawn data; the figures say nothing about patients.")
@@ -89,6 +102,22 @@ def _fold_numbers(text: str | None) -> list[int] | None:
         raise KitError(
             "--folds takes fold numbers", expected="such as 0,1", received=repr(text)
         ) from error
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return a span of time in seconds: a number, or one with s, m or h behind it."""
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise KitError("--time-budget takes a span of time", received=repr(text),
+                       expected="such as 90m, 8.5h or 1800")  # fmt: skip
+    return seconds
 
 
 def _list_settings() -> None:

@@ -1,0 +1,149 @@
+"""Run jobs each in a process of its own: its memory returns, and its crash is its own.
+
+The child is a fresh Python (no fork of loaded libraries, no second import of the caller's script).
+It reads its job from standard input and ends when that closes, so it never outlives its parent,
+even one that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from kit.errors import JobError
+from kit.jobs import Job, Outcome, call, visible_devices
+
+CHILD = "import kit.apart; kit.apart.serve()"
+CUT_OFF = 1  # exit code of a child whose parent is gone
+
+
+def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
+    """Run each job in a process of its own, `workers` at a time, and yield outcomes in order.
+
+    A job that raises `KitError`, or whose process dies, is an outcome with that error, and the
+    others go on. Where there are several GPUs, each worker has one to itself. Close the generator
+    if it is left before its end: that ends the processes.
+
+    Args:
+        jobs: Independent calls of importable functions with picklable arguments.
+        workers: How many run at once.
+    """
+    from joblib import Parallel, delayed
+
+    room = _Room(workers)
+    found = Parallel(n_jobs=workers, backend="threading", return_as="generator")(
+        delayed(room.run)(job) for job in jobs
+    )
+    try:
+        for outcome in found:  # noqa: UP028 - the processes must end before the threads
+            yield outcome
+    finally:
+        room.end()
+        with warnings.catch_warnings(action="ignore"):
+            found.close()
+
+
+class _Room:
+    """The processes that run at this moment, and the GPUs that are free for the next."""
+
+    def __init__(self, workers: int) -> None:
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.ended = False
+        self.places: queue.Queue[str | None] = queue.Queue()
+        for place in _devices(workers):
+            self.places.put(place)
+
+    def end(self) -> None:
+        """End all processes, and start no other."""
+        self.ended = True
+        for child in tuple(self.running):
+            child.kill()
+
+    def run(self, job: Job) -> Outcome:
+        """Run one job in a process of its own and return its outcome."""
+        place, start = self.places.get(), time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="kit-job-") as folder:
+                answer = Path(folder, "outcome")
+                code = self._wait(job, answer, place)
+                if answer.is_file():
+                    outcome: Outcome = pickle.loads(answer.read_bytes())
+                    return outcome
+        finally:
+            self.places.put(place)
+        error = JobError(
+            f"the process of {job.name} died", received=_ending(code),
+            remedy="the same command goes on where it was; if it was killed it may have lacked "
+            "memory: fewer --workers or a smaller batch_size",
+        )  # fmt: skip
+        return Outcome(job.name, None, error, time.monotonic() - start)
+
+    def _wait(self, job: Job, answer: Path, place: str | None) -> int:
+        """Return the exit code of the job's process; its input stays open while this one lives."""
+        paths = [path or os.getcwd() for path in sys.path]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        if place is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = place
+        with subprocess.Popen(
+            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            env=environment, bufsize=0,
+        ) as child:  # fmt: skip
+            self.running.add(child)
+            try:
+                if self.ended:
+                    child.kill()
+                elif child.stdin is not None:
+                    sent = memoryview(pickle.dumps((job, answer)))
+                    with contextlib.suppress(BrokenPipeError):  # dead at its start: the code tells
+                        while sent:
+                            sent = sent[child.stdin.write(sent) :]
+                return child.wait()
+            finally:
+                self.running.discard(child)
+
+
+def _devices(workers: int) -> list[str | None]:
+    """Return what each worker may see of the GPUs: one each where there are enough."""
+    found = visible_devices()
+    return [*found[:workers]] if len(found) >= workers > 1 else [None] * workers
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def serve() -> None:
+    """Run the job that standard input holds, and write its outcome: the child's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked, and closes the pipe
+    stream = sys.stdin.buffer
+    job, answer = pickle.load(stream)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    outcome = call(job)
+    part = Path(answer).with_suffix(".part")
+    part.write_bytes(pickle.dumps(outcome))
+    part.replace(answer)
+    # Backends may crash while they unload; the answer stands, so nothing is left to lose.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(CUT_OFF)

@@ -1,0 +1,85 @@
+"""Load Keras once: with so many threads, on the device asked for, and without its greetings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from kit.errors import SettingsError
+
+WITHOUT_LIMIT = 4 << 30  # bytes taken as free where the system does not say
+FULL = ("resource_exhausted", "resource exhausted", "out of memory", "oom when allocating")
+
+
+def load_backend(threads: int, device: str = "auto") -> None:
+    """Load Keras with so many threads; where it is loaded already only the device is looked at.
+
+    The backend's C++ greets on standard error before anybody can tell it not to, so that stream
+    is closed to it while it loads; errors of the import come as exceptions.
+
+    Args:
+        threads: Of one operation.
+        device: "cpu" hides GPUs, "gpu" insists on one, "auto" takes what there is.
+
+    Raises:
+        SettingsError: A GPU is asked for and the backend sees none.
+    """
+    if "keras" not in sys.modules:
+        for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+            os.environ[name] = str(threads)
+        os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        if device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        with _silence():
+            import keras
+
+            keras.ops.zeros(1)  # the devices are looked up at the first use
+    if device == "gpu" and not gpus():
+        import keras
+
+        raise SettingsError(
+            "no GPU is there for the backend", received="device=gpu", expected="an NVIDIA GPU "
+            f"that {keras.backend.backend()} sees",
+            remedy="`kit doctor` says why; --set device=auto trains on the CPU",
+        )  # fmt: skip
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that the loaded backend sees."""
+    import keras
+
+    return [str(one) for one in keras.distribution.list_devices() if "cpu" not in str(one).lower()]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def free_memory() -> int:
+    """Return how many bytes of memory are free; a cautious guess where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return WITHOUT_LIMIT
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception of any backend says that memory did not suffice."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(word in text for word in FULL)
