@@ -180,7 +180,7 @@ def cases_sheet(
         lines.append([f"truth: {short(name, 16)}" for name in table["y_true"]])
     for name in ("label", "suggested", "marked"):
         if name in table:
-            room = 110 // across - len(name) - 2
+            room = 120 // across - len(name) - 2
             lines.append([f"{name}: {short(text, room)}" if text else "" for text in table[name]])
     lines += [[_said(name, value) for value in table[name]] for name in numbers]
     titles = ["\n".join(said) for said in zip(*lines, strict=True)]

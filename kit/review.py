@@ -178,7 +178,7 @@ def sheet(out: Path, rows: pd.DataFrame) -> Figure:
         about["marked"] = (shown["action"] + " " + shown["new_label"]).str.strip()
     title = f"The {len(shown)} labels most in doubt, with out-of-fold probabilities"
     title += f" ({len(rows)} are listed)" if len(rows) > len(shown) else ""
-    title += f"; of each case the {SIDE**2} patches likest to what is suggested" if several else ""
+    title += f"; of each case the {SIDE**2} images likest to what is suggested" if several else ""
     return figures.cases_sheet(images, about, title, across=ACROSS)
 
 
@@ -197,16 +197,20 @@ def _picture(
     if patches is None:
         return store.pixels[items.index[0]]
     mine = patches[patches["case_id"] == case]
-    height, width, channels = store.pixels.shape[1:]
-    grid = np.full((SIDE, SIDE, height, width, channels), BLANK, np.uint8)
     if PREFIX + suggested in mine and len(mine):
         likest = mine.groupby(["x", "y"])[PREFIX + suggested].mean()
         score = likest.reindex(pd.MultiIndex.from_frame(items[["x", "y"]])).to_numpy()
         items = items.iloc[np.argsort(-np.nan_to_num(score), kind="stable")]
-    found = store.pixels[items.index[: SIDE**2].to_numpy()]
-    grid.reshape(-1, height, width, channels)[: len(found)] = found
-    rows = grid.swapaxes(1, 2).reshape(SIDE * height, SIDE * width, channels)
-    return np.asarray(rows)
+    return _side_by_side(store.pixels[items.index[: SIDE**2].to_numpy()])
+
+
+def _side_by_side(images: np.ndarray) -> np.ndarray:
+    """Return up to `SIDE`² images as one, a margin round each."""
+    margin = max(1, images.shape[1] // 32)
+    edges = [(0, SIDE**2 - len(images)), (margin, margin), (margin, margin), (0, 0)]
+    padded = np.pad(images, edges, constant_values=BLANK)
+    grid = padded.reshape(SIDE, SIDE, *padded.shape[1:]).swapaxes(1, 2)
+    return grid.reshape(SIDE * padded.shape[1], SIDE * padded.shape[2], -1)
 
 
 def draw(out: Path, rows: pd.DataFrame, path: Path) -> bool:
