@@ -8,6 +8,7 @@ even one that was killed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import queue
@@ -26,6 +27,7 @@ from kit.jobs import Job, Outcome, call, visible_devices
 
 CHILD = "import kit.apart; kit.apart.serve()"
 CUT_OFF = 1  # exit code of a child whose parent is gone
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
@@ -131,8 +133,8 @@ def _ending(code: int) -> str:
 def serve() -> None:
     """Run the job that standard input holds, and write its outcome: the child's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked, and closes the pipe
-    stream = sys.stdin.buffer
-    job, answer = pickle.load(stream)
+    _die_with_parent()
+    job, answer = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     outcome = call(job)
     part = Path(answer).with_suffix(".part")
@@ -143,7 +145,15 @@ def serve() -> None:
     os._exit(0)
 
 
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process with its parent: at once, also while a library loads."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _end_with_parent() -> None:
+    """End when the parent's end of the pipe closes: on every system, as soon as Python runs."""
     while os.read(0, 1):
         pass
     os._exit(CUT_OFF)
