@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kit.checks import nearest
+from kit import weights as weight_files
+from kit._backbones import FAMILIES, HUB, hub, scaled
+from kit._network import LOGITS as LOGITS
+from kit._network import POOL, TO_CLASSES
+from kit._network import Network as Network
+from kit._own_networks import OWN
+from kit._seed_networks import SEED
+from kit.checks import choice, nearest
 from kit.errors import ModelError
 
 if TYPE_CHECKING:
     import keras
 
-LOGITS = "logits"
-"""Name of the last layer before the softmax: losses take its output, users the softmax's."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """How to build one network, and the input and classes that it has by default."""
-
-    build: Callable[[Any], Any]
-    input_shape: tuple[int, int, int]
-    classes: int
-    about: str
+REGISTRY: Mapping[str, Network] = MappingProxyType({**OWN, **SEED, **FAMILIES})
+TRAINABLE = ("head", "all")
 
 
 def check_model(name: str) -> Network:
-    """Return how to build a network, or raise `ModelError` with the nearest names."""
+    """Return how to build a network, or raise `ModelError` with the nearest names.
+
+    A name is a key of `REGISTRY`, or `hub:FOLDER`, a KerasHub preset in a folder.
+    """
+    if name.startswith(HUB):
+        return hub(name)
     if name not in REGISTRY:
         raise ModelError(
             "network is unknown", received=f"model={name}", remedy=nearest(name, REGISTRY)
@@ -37,83 +39,126 @@ def check_model(name: str) -> Network:
 
 
 def build_model(
-    name: str, input_shape: tuple[int, int, int] | None = None, classes: int | None = None
+    name: str,
+    input_shape: tuple[int | None, ...] | None = None,
+    classes: int | None = None,
+    *,
+    weights: Path | None = None,
+    sha256: str | None = None,
 ) -> keras.Model:
-    """Return an untrained Keras model.
+    """Return a Keras model, untrained or with the weights of a file.
 
     Args:
-        name: A key of `REGISTRY`.
-        input_shape: (height, width, channels); the network's own by default.
+        name: A key of `REGISTRY`, or `hub:FOLDER`.
+        input_shape: (height, width, channels), or (instances, features) of a bag, where None
+            instances are any number; the network's own by default.
         classes: Number of classes, at least 2; the network's own by default.
+        weights: A file that `kit.weights.load` reads. Grey images are repeated to three channels
+            for weights of three; without weights the first convolution takes any number.
+        sha256: Of the file of weights; None: not compared.
 
     Returns:
         A model from pixels in [0, 255], shape (n, height, width, channels), to class
-        probabilities, shape (n, classes), each row summing to 1. Its layer `logits` gives the
-        values before the softmax.
+        probabilities, shape (n, classes), each row summing to 1; for a network that gives pixels
+        (n, height, width, classes). Its layer `logits` gives the values before the softmax; both
+        are float32, whatever the precision.
 
     Raises:
-        ModelError: The name is unknown, or the shape or number of classes cannot be.
+        ModelError: The name is unknown, the shape or number of classes cannot be, or the file of
+            weights is missing, damaged, or does not fit.
     """
+    network = check_model(name)
+    shape = network.input_shape if input_shape is None else tuple(input_shape)
+    n_classes = network.classes if classes is None else classes
+    _check_shape(name, network, shape, n_classes)
+    if weights is None:
+        return _assembled(name, network, shape, n_classes)
+    path = weight_files.verified(Path(weights), sha256)
+    repeat = network.takes == "images" and weight_files.repeats_grey(path, shape[-1])
+    model = _assembled(name, network, shape, n_classes, repeat=repeat)
+    weight_files.load(model, path, head=head_layers(model), classes=n_classes)
+    return model
+
+
+def _check_shape(name: str, network: Network, shape: tuple[int | None, ...], classes: int) -> None:
+    """Raise `ModelError` where a network cannot be built for a shape."""
+    bag = network.takes == "bags"
+    sizes = [side for side in shape if side is not None]
+    whole = len(shape) == (2 if bag else 3) and None not in (shape[1:] if bag else shape)
+    if not whole or min(sizes) < 1 or classes < 2:
+        form = "(instances, features)" if bag else "(height, width, channels)"
+        raise ModelError(
+            "network cannot be built", expected=f"{form} and 2 classes or more",
+            received=f"input_shape={shape}, classes={classes}",
+        )  # fmt: skip
+    if bag:
+        return
+    least, multiple = network.least, network.multiple
+    if min(sizes[:2]) < least or any(side % multiple for side in sizes[:2]):
+        steps = f", in steps of {multiple}" if multiple > 1 else ""
+        raise ModelError(
+            f"network {name} cannot take images of this size",
+            expected=f"height and width of at least {least} pixels{steps}",
+            received=f"{sizes[0]} x {sizes[1]}",
+            remedy="resize the images, or model=resnet_small, which takes any size",
+        )  # fmt: skip
+
+
+def _assembled(
+    name: str, network: Network, shape: tuple[int | None, ...], classes: int, *,
+    repeat: bool = False,
+) -> keras.Model:  # fmt: skip
+    """Return the model: its input, scaling, features, logits and softmax."""
     import keras
     from keras import layers
 
-    network = check_model(name)
-    shape = network.input_shape if input_shape is None else input_shape
-    n_classes = network.classes if classes is None else classes
-    if len(shape) != 3 or min(shape) < 1 or n_classes < 2:
-        raise ModelError(
-            "network cannot be built", expected="(height, width, channels) and 2 classes or more",
-            received=f"input_shape={shape}, classes={n_classes}",
-        )  # fmt: skip
-    inputs = keras.Input(shape, name="pixels")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit")(inputs)
-    x = layers.Dense(n_classes, dtype="float32", name=LOGITS)(network.build(x))
+    inputs = keras.Input(shape, name="features" if network.takes == "bags" else "pixels")
+    x = layers.Concatenate(name="grey_to_rgb")([inputs] * 3) if repeat else inputs
+    x = network.head(network.build(scaled(x, network.scale)), classes)
     outputs = layers.Softmax(dtype="float32", name="probabilities")(x)
-    return keras.Model(inputs, outputs, name=name)
+    return keras.Model(inputs, outputs, name=name.replace(":", "_").replace("/", "_"))
 
 
-def _conv_norm(x: Any, filters: int, kernel: int = 3, strides: int = 1) -> Any:
-    from keras import layers
-
-    x = layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False)(x)
-    return layers.BatchNormalization(momentum=0.9)(x)
-
-
-def _conv_small(x: Any) -> Any:
-    from keras import layers
-
-    for filters in (16, 32, 64):
-        x = layers.ReLU()(_conv_norm(x, filters, strides=2))
-    return layers.GlobalAveragePooling2D()(x)
+def head_layers(model: keras.Model) -> list[Any]:
+    """Return the layers from the pooling on: what trains while the pretrained rest is frozen."""
+    names = [layer.name for layer in model.layers]
+    start = next(name for name in (POOL, TO_CLASSES, LOGITS) if name in names)
+    return list(model.layers[names.index(start) :])
 
 
-def _block(x: Any, filters: int, strides: int) -> Any:
-    from keras import layers
+def set_trainable(model: keras.Model, part: str) -> None:
+    """Let the head alone ("head") or all layers ("all") of a model train.
 
-    short = x if strides == 1 and x.shape[-1] == filters else _conv_norm(x, filters, 1, strides)
-    x = layers.ReLU()(_conv_norm(x, filters, strides=strides))
-    return layers.ReLU()(layers.Add()([_conv_norm(x, filters), short]))
+    Frozen batch normalisation runs with its moving statistics and keeps them. A compiled trainer
+    of the model must be compiled again.
 
-
-def _resnet(widths: tuple[int, ...], blocks: int, stem: int) -> Callable[[Any], Any]:
-    def build(x: Any) -> Any:
-        from keras import layers
-
-        x = layers.ReLU()(_conv_norm(x, widths[0], strides=stem))
-        for stage, filters in enumerate(widths):
-            for block in range(blocks):
-                x = _block(x, filters, 2 if stage and not block else 1)
-        x = layers.GlobalAveragePooling2D()(x)
-        return layers.Dropout(0.2)(x)
-
-    return build
+    Raises:
+        SettingsError: `part` is neither.
+    """
+    choice("trainable", part, TRAINABLE)
+    head = {id(layer) for layer in head_layers(model)}
+    for layer in model.layers:
+        layer.trainable = part == "all" or id(layer) in head
 
 
-REGISTRY: Mapping[str, Network] = MappingProxyType(
-    {
-        "conv_small": Network(_conv_small, (32, 32, 3), 2, "three strided convolutions: smoke"),
-        "resnet_small": Network(
-            _resnet((32, 64, 128), 1, 2), (48, 48, 3), 2, "residual, trained from scratch"
-        ),
-    }
-)
+def embedding_model(model: keras.Model) -> keras.Model:
+    """Return the same network, with the same weights, up to the features before the logits.
+
+    Returns:
+        A model from pixels to features, (n, features), or for a network that gives pixels to the
+        map that its classes are read from, (n, h, w, features).
+    """
+    import keras
+
+    names = {layer.name for layer in model.layers}
+    last = model.get_layer(TO_CLASSES if TO_CLASSES in names else LOGITS)
+    return keras.Model(model.input, last.input, name=f"{model.name}_embedding")
+
+
+def load_network(path: Path) -> keras.Model:
+    """Return a saved network; layers of the kit are known, however the process began.
+
+    Raises:
+        ModelError: The file is missing, damaged, or no `.keras` file.
+    """
+    return weight_files.load_keras(Path(path))
