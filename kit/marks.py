@@ -95,6 +95,11 @@ def key(cases: pd.DataFrame) -> list[Any]:
     return [digest(cases[["case_id", ACTION, REVIEWED]])] if ACTION in cases else []
 
 
+def unmarked(cases: pd.DataFrame) -> pd.DataFrame:
+    """Return the cases without a review's columns, for a stage that no label changes."""
+    return cases.drop(columns=[ACTION, REVIEWED], errors="ignore")
+
+
 def taught(cases: pd.DataFrame) -> pd.DataFrame:
     """Return the cases with `label` as it is learnt, and `train`: whether a case is learnt from."""
     train = cases["split"] == "train"

@@ -182,7 +182,8 @@ class Run:
                 workers=self.workers,
             )  # fmt: skip
 
-        inputs = [digest(cases), self._mask_keys(cases), settings_key(self.settings, *kinds.PLANS)]
+        given = digest(marks.unmarked(cases))
+        inputs = [given, self._mask_keys(cases), settings_key(self.settings, *kinds.PLANS)]
         unopened = self.stages.table("unopened", inputs, lambda: plan()[1])
         return self.stages.table("patches", inputs, lambda: plan()[0]), unopened
 
@@ -275,7 +276,8 @@ class Run:
     def _alike(self) -> pd.DataFrame:
         cases, store = self.cases(), self.pixels()
         planned = self.dataset.kind in kinds.PLANNED
-        inputs = [digest(cases), digest(store.items)]
+        pixels = store.items.drop(columns=["label", "train"])  # what a review may change
+        inputs = [digest(marks.unmarked(cases)), digest(pixels)]
         return self.stages.table(
             "alike", inputs, lambda: alike.pairs_of(cases, store, planned=planned)
         )
