@@ -20,7 +20,8 @@ FLOORS = {
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store augment policies _augment_draws _augment_geometry _augment_colour "
-    "_augment_mix models losses _tf",
+    "_augment_mix models losses "
+    "weights attention _network _backbones _own_networks _seed_networks _tf",
     4: "training fits fitting trainer live inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
     "_interval_figures hard_cases alike challenge official judge joining review",
@@ -30,6 +31,11 @@ FLOOR = {module: floor for floor, modules in FLOORS.items() for module in module
 
 # Siblings that a module may import, each for the reason beside it.
 ALLOWED = {
+    "models": {"weights", "_network", "_backbones", "_own_networks", "_seed_networks"},  # its parts
+    "_backbones": {"_network"},  # what an entry of the registry is
+    "_own_networks": {"_network", "attention"},  # the same; a layer of a head
+    "_seed_networks": {"_network", "_own_networks"},  # the same; a convolution, normalised
+    "weights": {"attention"},  # a file may hold this layer
     "checks": {"errors"},  # what every module raises
     "files": {"errors"},
     "geometry": {"errors"},
