@@ -47,16 +47,21 @@ def tone(x: Any, steps: Policy, draws: Draws) -> Any:
     if not (stained or steps.gamma):
         return x
     least = 1.0 if stained else 0.01  # black has a finite density; alone, gamma leaves it black
-    light = ops.log(x + least) - float(np.log(255 + least))
-    if stained:
-        coin = each(draws.coin(), 3)
-        factor = 1 + coin * draws.normal(steps.stain, (1, 3))
-        offset = coin * draws.normal(steps.stain / 2, (1, 3))
-        matrix = ops.matmul(_HED_FROM_RGB * factor, _RGB_FROM_HED)
-        light = _mixed(light, matrix) - ops.matmul(offset, _RGB_FROM_HED)[:, None]
+    white = float(np.log(255 + least))
+    power = draws.zeros() + 1
     if steps.gamma:
-        light = light * each(ops.exp(draws.amount(float(np.log1p(steps.gamma)))))
-    return ops.exp(light + float(np.log(255 + least))) - least
+        power = ops.exp(draws.amount(float(np.log1p(steps.gamma))))
+    light = ops.log(x + least)
+    if not stained:
+        return ops.exp(light * each(power) + white * each(1 - power)) - least
+    coin = each(draws.coin(), 3)
+    factor = 1 + coin * draws.normal(steps.stain, (1, 3))
+    offset = coin * draws.normal(steps.stain / 2, (1, 3))
+    matrix = ops.matmul(_HED_FROM_RGB * factor, _RGB_FROM_HED) * each(power, 3)
+    # (light - white) @ matrix - offset of the density + white, its constants taken together
+    moved = ops.matmul(offset, _RGB_FROM_HED) * each(power, 3)
+    constant = white - moved - white * ops.sum(matrix, axis=1, keepdims=True)
+    return ops.exp(_mixed(light, matrix) + constant[:, None]) - least
 
 
 def light(x: Any, steps: Policy, draws: Draws) -> Any:
@@ -81,10 +86,10 @@ def blur(x: Any, steps: Policy, draws: Draws) -> Any:
     """Mix each image with its binomial smoothing, so that the kernel has the variance drawn."""
     if not steps.blur:
         return x
-    height, width, channels = x.shape[1:]
-    padded = _continued(x, [-2, height + 2], [-2, width + 2])
-    kernel = np.repeat((_BINOMIAL - _CENTRE)[:, :, None, None], channels, axis=2)
-    change = ops.depthwise_conv(padded, kernel, padding="valid", data_format="channels_last")
+    kernel = np.repeat((_BINOMIAL - _CENTRE)[:, :, None, None], x.shape[-1], axis=2)
+    change = ops.depthwise_conv(
+        _continued(x, 2, 2, 2), kernel, padding="valid", data_format="channels_last"
+    )
     return x + each(draws.amount(min(steps.blur, 1.0), 0) ** 2) * change
 
 
@@ -95,8 +100,8 @@ def noise(x: Any, steps: Policy, draws: Draws) -> Any:
     """
     if not steps.noise:
         return x
-    reach = 3**0.5 * draws.amount(steps.noise, 0)
-    return x + each(reach) * draws.uniform(-1, 1, tuple(x.shape[1:]))
+    reach = each(3**0.5 * draws.amount(steps.noise, 0))
+    return (x - reach) + 2 * reach * draws.uniform(shape=tuple(x.shape[1:]))
 
 
 def jpeg(x: Any, steps: Policy, draws: Draws) -> Any:
@@ -121,14 +126,18 @@ def cutout(x: Any, steps: Policy, draws: Draws) -> Any:
     """Give a rectangle the image's mean (DeVries and Taylor 2017, arXiv:1708.04552)."""
     if not steps.cutout:
         return x
-    height, width = x.shape[1:3]
+    height, width, channels = x.shape[1:]
     sides = draws.uniform(0.25 * steps.cutout, steps.cutout, (2,)) * draws.coin()[:, None]
-    hole = rectangle(draws.uniform(shape=(2,)), sides, height, width)
-    return x + hole * (ops.mean(x, axis=(1, 2), keepdims=True) - x)
+    rows, columns = rectangle(draws.uniform(shape=(2,)), sides, height, width)
+    # One long row of values: TensorFlow spreads one number over a pixel's channels slowly.
+    across = ops.repeat(columns, channels, axis=1)[:, None]
+    fill = ops.tile(ops.mean(x, axis=(1, 2)), (1, width))[:, None]
+    flat = ops.reshape(x, (-1, height, width * channels))
+    return ops.reshape(flat + rows[:, :, None] * across * (fill - flat), (-1, *x.shape[1:]))
 
 
-def rectangle(centre: Any, sides: Any, height: int, width: int) -> Any:
-    """Return 1 inside a rectangle and 0 outside, shape (n, height, width, 1).
+def rectangle(centre: Any, sides: Any, height: int, width: int) -> tuple[Any, Any]:
+    """Return 1 for each row of a rectangle, (n, height), and column, (n, width); else 0.
 
     Args:
         centre: (y, x) in fractions of the image, shape (n, 2).
@@ -141,7 +150,7 @@ def rectangle(centre: Any, sides: Any, height: int, width: int) -> Any:
         places = (np.arange(side, dtype=np.float32) + 0.5) / side
         away = ops.abs(places - centre[:, axis : axis + 1])
         inside.append(ops.cast(away < sides[:, axis : axis + 1] / 2, "float32"))
-    return inside[0][:, :, None, None] * inside[1][:, None, :, None]
+    return inside[0], inside[1]
 
 
 def _hue_matrix(angle: Any) -> Any:
@@ -159,19 +168,19 @@ def _mixed(x: Any, matrix: Any) -> Any:
     return ops.reshape(ops.matmul(flat, matrix), (-1, *x.shape[1:]))
 
 
-def _continued(x: Any, rows: list[int], columns: list[int]) -> Any:
-    """Return rows and columns from one number to another; beyond the edge, the edge's."""
-    for axis, (start, end) in ((1, rows), (2, columns)):
-        if (start, end) != (0, x.shape[axis]):
-            inside = np.clip(np.arange(start, end), 0, x.shape[axis] - 1)
-            x = ops.take(x, inside, axis=axis)
+def _continued(x: Any, before: int, rows: int, columns: int) -> Any:
+    """Return images with so many rows and columns more; beyond the edge, the edge is repeated."""
+    for axis, after in ((1, rows), (2, columns)):
+        ends = [ops.take(x, [place], axis=axis) for place in (0, x.shape[axis] - 1)]
+        parts = [*[ends[0]] * before, x, *[ends[1]] * after]
+        x = ops.concatenate(parts, axis=axis) if len(parts) > 1 else x
     return x
 
 
 def _blocks(x: Any) -> Any:
     """Return blocks of 8 x 8, shape (n, down, across, c, 64); the edge fills the last ones."""
     down, across = -(-x.shape[1] // 8), -(-x.shape[2] // 8)
-    full = _continued(x, [0, down * 8], [0, across * 8])
+    full = _continued(x, 0, down * 8 - x.shape[1], across * 8 - x.shape[2])
     split = ops.reshape(full, (-1, down, 8, across, 8, x.shape[-1]))
     return ops.reshape(
         ops.transpose(split, (0, 1, 3, 5, 2, 4)), (-1, down, across, x.shape[-1], 64)

@@ -22,6 +22,9 @@ _SMOOTHED = 0.48  # what the spline leaves of the control points' standard devia
 _SETTLED = 4  # rounds of the search for a bent point; each divides the error by about ten
 _AROUND = np.array([[0, 0], [1, 0], [2, 0], [0, 1], [2, 1], [0, 2], [1, 2], [2, 2]]) / 2
 
+_BILINEAR = np.array([[1, 0, 0, 0], [-1, 1, 0, 0], [-1, 0, 1, 0], [1, -1, -1, 1]], "float32")
+# Rows: 1, u, v, uv of a place inside its four pixels; columns: the pixels' weights.
+
 
 @dataclass(frozen=True)
 class Map:
@@ -150,18 +153,20 @@ def _splines(places: Any, side: int) -> Any:
 
 
 def _between(x: Any, across: Any, down: Any) -> Any:
-    """Return bilinear reads: two of a pixel with its right neighbour, one row below the other."""
+    """Return bilinear reads: one read of four neighbours side by side, then their weighted sum."""
     height, width, channels = x.shape[1:]
     left = ops.minimum(ops.floor(across), max(width - 2, 0))
     top = ops.minimum(ops.floor(down), max(height - 2, 0))
+    u, v = across - left, down - top
+    terms = ops.reshape(ops.stack([ops.ones_like(u), u, v, u * v]), (4, -1))
     rows = _rows(x)
-    pairs = ops.concatenate([rows, ops.roll(rows, -1, axis=0)], axis=1)
-    place = _place(top, left, height, width)
-    upper = ops.take(pairs, place, axis=0)
-    lower = ops.take(pairs, place + (width if height > 1 else 0), axis=0)
-    both = upper + (down - top)[..., None] * (lower - upper)
-    first = both[..., :channels]
-    return first + (across - left)[..., None] * (both[..., channels:] - first)
+    four = [ops.roll(rows, -away, axis=0) for away in (1, width, width + 1)]
+    place = ops.reshape(_place(top, left, height, width), (-1,))
+    read = ops.take(ops.concatenate([rows, *four], axis=1), place, axis=0)
+    # Sums by matrices: TensorFlow spreads one number over the channels of a pixel slowly.
+    weights = ops.matmul(ops.transpose(terms), np.repeat(_BILINEAR, channels, axis=1))
+    together = np.tile(np.eye(channels, dtype="float32"), (4, 1))
+    return ops.reshape(ops.matmul(read * weights, together), (-1, height, width, channels))
 
 
 def _rows(x: Any) -> Any:

@@ -77,7 +77,8 @@ def _weights(mix: str, draws: Draws, height: int, width: int) -> Any:
     if mix == "mixup":
         return _beta(draws) * ones
     sides = ops.sqrt(draws.uniform())[:, None] * ops.ones((1, 2))
-    cut = rectangle(draws.uniform(shape=(2,)), sides, height, width)
+    rows, columns = rectangle(draws.uniform(shape=(2,)), sides, height, width)
+    cut = rows[:, :, None, None] * columns[:, None, :, None]
     if mix == "cutmix":
         return cut
     return ops.where(each(draws.coin(0.5)) > 0, cut, _beta(draws) * ones)

@@ -174,7 +174,7 @@ class View:
         return _swapped(flipped) if self.swap else flipped
 
     def _flipped(self, x: Any) -> Any:
-        axes = [axis for axis, on in ((1, self.down), (2, self.across)) if on]
+        axes = tuple(axis for axis, on in ((1, self.down), (2, self.across)) if on)
         if not axes:
             return x
         return np.flip(x, axes) if isinstance(x, np.ndarray) else ops.flip(x, axes)

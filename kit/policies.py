@@ -9,6 +9,7 @@ stage of a recipe that goes from strong to weak.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from kit.checks import choice, nearest
 from kit.errors import SettingsError
@@ -111,5 +112,5 @@ def policy(name: str) -> Policy:
                 "augment takes an unknown step away", expected="policy-step, as in patch-stain",
                 received=f"augment={name}, step {step!r}", remedy=nearest(step, STEPS),
             )  # fmt: skip
-    off = {step: isinstance(getattr(POLICIES[base], step), float) and 0.0 for step in without}
+    off: dict[str, Any] = {step: getattr(Policy(), step) for step in without}
     return replace(POLICIES[base], **off)
