@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kit import _writers
 from kit.errors import KitError, TableError
 
 KEY = b"kit.fingerprint"
@@ -37,7 +38,9 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=_writers.prefix(), suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
     except OSError as error:
         raise _disk(error, path) from error
@@ -57,10 +60,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed; younger ones may still be at work."""
-    for part in Path(folder).rglob(".part-*"):
+    """Remove the temporary files of killed writers: those of this host at once, others when old."""
+    for part in Path(folder).rglob(f"{_writers.PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > LEFTOVER:
+            if _writers.is_dead(part.name) or time.time() - part.stat().st_mtime > LEFTOVER:
                 part.unlink()
 
 

@@ -13,7 +13,7 @@ import pytest
 KIT = Path(__file__).parents[1] / "kit"
 
 FLOORS = {
-    0: "errors checks geometry files",
+    0: "errors checks geometry files _writers",
     1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
     "marks overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures "
     "_rows _report _probable _certainty",
@@ -21,7 +21,7 @@ FLOORS = {
     "shards images dicom stain fundus drawing drawing_organs",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store augment policies _augment_draws _augment_geometry _augment_colour "
     "_augment_mix models losses "
-    "weights attention _network _backbones _own_networks _seed_networks _tf",
+    "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
     4: "training fits fitting trainer live inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
     "_interval_figures hard_cases alike challenge official judge joining review",
@@ -31,13 +31,20 @@ FLOOR = {module: floor for floor, modules in FLOORS.items() for module in module
 
 # Siblings that a module may import, each for the reason beside it.
 ALLOWED = {
-    "models": {"weights", "_network", "_backbones", "_own_networks", "_seed_networks"},  # its parts
+    "models": {
+        "weights",
+        "_stored",
+        "_network",
+        "_backbones",
+        "_own_networks",
+        "_seed_networks",
+    },  # its parts
     "_backbones": {"_network"},  # what an entry of the registry is
     "_own_networks": {"_network", "attention"},  # the same; a layer of a head
     "_seed_networks": {"_network", "_own_networks"},  # the same; a convolution, normalised
-    "weights": {"attention"},  # a file may hold this layer
+    "_stored": {"weights", "attention"},  # the file is there; it may hold this layer
     "checks": {"errors"},  # what every module raises
-    "files": {"errors"},
+    "files": {"errors", "_writers"},  # the writers of its temporary files
     "geometry": {"errors"},
     "manifest": {"layout", "marks"},  # the entry's cases, read from disk; the marks on them
     "layout": {"patterns"},  # path patterns are one way to lie on disk
@@ -107,7 +114,7 @@ ALLOWED = {
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
     "finished": {"aggregate", "inference", "kinds", "submission", "training"},  # without training
-    "review": {"figures", "finished", "hard_cases"},  # what is most wrong in a run, and its sheet
+    "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import files
+from kit import _writers, files
 from kit.errors import KitError
 from kit.files import FileIndex, atomic, digest, fingerprint
 
@@ -316,3 +316,40 @@ def test_only_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> N
     os.utime(whole, (0, 0))
     files.remove_leftovers(tmp_path)
     assert [path.exists() for path in (old, young, whole)] == [False, True, True]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kit.files import atomic
+with atomic(Path(sys.argv[1])) as part:
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot ask whether a process lives")
+def test_what_a_killed_process_left_is_removed_at_once_and_a_living_ones_is_not(
+    tmp_path: Path,
+) -> None:
+    with atomic(tmp_path / "state" / "mine.npz") as mine:
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "state" / "theirs.npz")]
+        subprocess.run(command, cwd=ROOT, check=False)
+        (theirs,) = set((tmp_path / "state").iterdir()) - {mine}
+        elsewhere = tmp_path / theirs.name.replace(_writers.host(), "0" * 8)
+        elsewhere.touch()
+        files.remove_leftovers(tmp_path)
+        assert not theirs.exists()
+        assert mine.exists()
+        assert elsewhere.exists(), "a process of another host may be at work"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process's state in /proc")
+def test_a_process_that_ended_and_was_never_asked_for_is_dead(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    name = f".part-{_writers.host()}-{ended.pid}-x.npy"
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    assert _writers.is_dead(name)
+    ended.wait()
+    assert _writers.is_dead(name)
+    assert not _writers.is_dead(f".part-{_writers.host()}-{os.getpid()}-x.npy")
