@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from kit import figures, marks
+from kit._plots import png
 from kit.ensemble import PREFIX, Ensemble
 from kit.errors import KitError, TableError
 from kit.files import atomic, read_json, read_table
@@ -215,8 +216,6 @@ def _side_by_side(images: np.ndarray) -> np.ndarray:
 
 def draw(out: Path, rows: pd.DataFrame, path: Path) -> bool:
     """Write the contact sheet as PNG; tell whether there was anything to draw."""
-    from kit._plots import png
-
     if path.is_dir() or path.suffix.lower() != ".png":
         raise KitError("cannot be the contact sheet", expected="a file ending in .png", path=path,
                        remedy="choose another --sheet")  # fmt: skip

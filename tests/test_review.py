@@ -217,7 +217,7 @@ def test_what_a_person_wrote_is_never_lost(tmp_path: Path) -> None:
     table.loc[table.case_id == "d", ["action", "note", "seen_by"]] = ["drop", "blurred", "K., L."]
     table.loc[table.case_id == "c", "note"] = "ask again"
     table.to_csv(path, index=False)
-    assert review.write(found, 1, path) == 2
+    assert review.write(found, 3, path) == 2
     after = marks.read(path).set_index("case_id")
     assert after.index.tolist() == ["d", "c", "a"]
     assert after.loc["d", ["action", "note", "seen_by"]].tolist() == ["drop", "blurred", "K., L."]
@@ -234,7 +234,7 @@ def test_another_file_is_not_written_over(text: str, tmp_path: Path) -> None:
 
 
 FLIPPED = ["p00_1", "p03_0", "p06_3", "p09_2", "p12_0", "p13_1"]
-RUN = ["run", "tiny", "--out", "out", "--workers", "1", *project.quick(epochs=12)]
+RUN = ["run", "tiny", "--out", "out", "--workers", "0", *project.quick(epochs=12)]
 Kit = Callable[..., tuple[int, str, str]]
 
 
