@@ -59,7 +59,7 @@ def test_a_review_that_marks_nothing_leaves_the_cases_table_as_it_was(tmp_path: 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (["a,dorp,"], "unknown action.*one of drop, relabel, keep.*dorp at a.*did you mean drop"),
+        (["a,drpo,"], "unknown action.*one of drop, relabel, keep.*drpo at a.*did you mean drop"),
         (["aa,drop,"], "not in the data.*Received: aa.*did you mean a"),
         (["a,relabel,"], "relabel needs the class.*benign, malignant.*nothing at a"),
         (["a,relabel,malingant"], "malingant at a.*did you mean malignant"),
