@@ -11,7 +11,8 @@ from pathlib import Path
 from kit.errors import SettingsError
 
 WITHOUT_LIMIT = 4 << 30  # bytes taken as free where the system does not say
-FULL = ("resource_exhausted", "resource exhausted", "out of memory", "oom when allocating")
+FULL = ("resource_exhausted", "resource exhausted", "resourceexhausted", "out of memory",
+        "oom when allocating")  # fmt: skip
 
 
 def load_backend(threads: int, device: str = "auto") -> None:

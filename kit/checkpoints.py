@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ NOTE = "note"
 
 
 def save(folder: Path, name: str, epoch: int, arrays: Mapping[str, np.ndarray], note: Any) -> None:
-    """Write the state after `epoch` epochs and remove all but the newest two.
+    """Write the state after `epoch` epochs and remove all but it and the one before.
 
     Args:
         folder: Of the states.
@@ -29,10 +28,13 @@ def save(folder: Path, name: str, epoch: int, arrays: Mapping[str, np.ndarray], 
         arrays: Every variable by name. The file holds a CRC of each.
         note: Whatever else the state is, in JSON's types.
     """
-    with atomic(folder / f"{name}-{epoch:05d}.npz") as part:
+    path = folder / f"{name}-{epoch:05d}.npz"
+    with atomic(path) as part:
         text = np.array(json.dumps(jsonable(note)))
         np.savez(part, **{NOTE: text}, **arrays)  # type: ignore[arg-type]
-    for old in _states(folder, name)[:-KEPT]:
+    known = _states(folder, name)
+    kept = known[: known.index(path) + 1][-KEPT:]  # later ones are another training's
+    for old in set(known) - set(kept):
         old.unlink(missing_ok=True)
 
 
@@ -46,11 +48,12 @@ def load(folder: Path, name: str, key: str) -> tuple[dict[str, np.ndarray], Any]
             with np.load(path, allow_pickle=False) as found:
                 arrays = {part: found[part] for part in found.files}
             note = json.loads(str(arrays.pop(NOTE)))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            known = note["key"]
+        except Exception as error:  # whatever zip, numpy and JSON make of wrong bytes
             log.warning("%s is damaged (%s): training goes on from the state before", path, error)
             path.unlink(missing_ok=True)
             continue
-        if note["key"] == key:
+        if known == key:
             return arrays, note
     return None
 

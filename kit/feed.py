@@ -59,9 +59,8 @@ def order(
     turn = np.random.default_rng([*seed, epoch]).permutation(len(places)) % len(kinds)
     drawn = np.empty(len(places), np.int64)
     for number, kind in enumerate(kinds):
-        mine = np.flatnonzero(turn == number)
-        most = -(-len(places) // len(kinds))  # of a class in an epoch
-        among = np.arange(epoch * most, epoch * most + len(mine))
+        mine = np.flatnonzero(turn == number)  # as many in each epoch
+        among = np.arange(epoch * len(mine), (epoch + 1) * len(mine))
         drawn[mine] = _walk(np.flatnonzero(codes == kind), among, (*seed, int(kind) + 1))
     return np.split(drawn, steps)
 

@@ -41,13 +41,18 @@ def ordinal(targets: Any, logits: Any) -> Any:
     """Return the mean binary cross-entropy of "the grade is above k", for each k but the last.
 
     Classes are grades in their order; two grades off costs more than one. The probabilities above
-    k are sums of the softmax, so that the model's outputs stay those of a classifier.
+    k are sums of the softmax, so that the model's outputs stay those of a classifier. Everything
+    is a logarithm of sums: a sure and wrong answer still has its whole gradient.
     """
-    tiny = 1e-6  # of a probability: log(0) of a float32 sum that rounds to 0 or 1
-    above = ops.cumsum(ops.flip(ops.softmax(logits, axis=-1), -1), axis=-1)[..., :-1]
-    wanted = ops.cumsum(ops.flip(targets, -1), axis=-1)[..., :-1]
-    above = ops.clip(above, tiny, 1 - tiny)
-    return ops.mean(-wanted * ops.log(above) - (1 - wanted) * ops.log(1 - above), axis=-1)
+    log_prob, terms = ops.log_softmax(logits, axis=-1), []
+    for k in range(1, logits.shape[-1]):
+        above = ops.sum(targets[..., k:], axis=-1)
+        below = ops.sum(targets[..., :k], axis=-1)
+        terms.append(
+            -above * ops.logsumexp(log_prob[..., k:], axis=-1)
+            - below * ops.logsumexp(log_prob[..., :k], axis=-1)
+        )
+    return sum(terms) / len(terms)
 
 
 def divergence(target_logits: Any, logits: Any) -> Any:

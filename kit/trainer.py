@@ -90,9 +90,11 @@ def network_of(students: Sequence[Any]) -> Any:
     """Return the network that predicts: the student, or the mean of the students' probabilities."""
     if len(students) == 1:
         return students[0]
-    pixels = keras.Input(students[0].input_shape[1:], name="pixels")
+    name, pixels = students[0].name, keras.Input(students[0].input_shape[1:], name="pixels")
+    for number, one in enumerate(students):
+        one.name = f"{name}_{number}"  # within a network names are unique
     mean = keras.layers.Average(dtype="float32", name="probabilities")
-    return keras.Model(pixels, mean([one(pixels) for one in students]), name=students[0].name)
+    return keras.Model(pixels, mean([one(pixels) for one in students]), name=name)
 
 
 def compiled(
