@@ -166,10 +166,17 @@ def _as_published(base: Any, channels: int) -> Any:
 def _package(number: int, x: Any) -> Any:
     """Return B0 to B7 of the efficientnet package, its own classes exchanged for Keras' layers.
 
-    The package's dropout and swish would have to be imported before a file of them is read.
+    The package's dropout and swish would have to be imported before a file of them is read, and
+    its swish calls what Keras 3 no longer has.
     """
-    import efficientnet.keras
     import keras
+
+    known = keras.utils.get_custom_objects()
+    before = dict(known)
+    import efficientnet.keras
+
+    known.clear()  # else every "swish", of whatever network, would be the package's from now on
+    known.update(before)
 
     def plain(layer: Any) -> Any:
         config = layer.get_config()

@@ -21,10 +21,16 @@ OWN = frozenset({"name", "manifest"})  # set by the loader, never written in an 
 
 
 class Weights(Model):
-    """A file of pretrained weights."""
+    """A file of pretrained weights.
+
+    Attributes:
+        path: Relative to the data folder or to the platform's mounted inputs, or absolute.
+        sha256: Of the file; it is compared before the file is read.
+        url: Where it is downloaded from, by hand: the kit downloads nothing.
+    """
 
     path: str
-    sha256: str | None = None
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     url: str | None = None
 
 

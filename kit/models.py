@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kit import weights as weight_files
+from kit import _stored
 from kit._backbones import FAMILIES, HUB, hub, scaled
 from kit._network import LOGITS as LOGITS
 from kit._network import POOL, TO_CLASSES
@@ -16,6 +16,7 @@ from kit._own_networks import OWN
 from kit._seed_networks import SEED
 from kit.checks import choice, nearest
 from kit.errors import ModelError
+from kit.weights import verified
 
 if TYPE_CHECKING:
     import keras
@@ -53,8 +54,9 @@ def build_model(
         input_shape: (height, width, channels), or (instances, features) of a bag, where None
             instances are any number; the network's own by default.
         classes: Number of classes, at least 2; the network's own by default.
-        weights: A file that `kit.weights.load` reads. Grey images are repeated to three channels
-            for weights of three; without weights the first convolution takes any number.
+        weights: A `.keras` file, a legacy `.h5` of keras.applications without top, or a
+            `.weights.h5` of the network or its backbone. Grey images are repeated to three
+            channels for weights of three; from scratch the first convolution takes any number.
         sha256: Of the file of weights; None: not compared.
 
     Returns:
@@ -73,10 +75,10 @@ def build_model(
     _check_shape(name, network, shape, n_classes)
     if weights is None:
         return _assembled(name, network, shape, n_classes)
-    path = weight_files.verified(Path(weights), sha256)
-    repeat = network.takes == "images" and weight_files.repeats_grey(path, shape[-1])
+    stored = _stored.read(verified(Path(weights), sha256))
+    repeat = network.takes == "images" and stored.repeats_grey(shape[-1])
     model = _assembled(name, network, shape, n_classes, repeat=repeat)
-    weight_files.load(model, path, head=head_layers(model), classes=n_classes)
+    _stored.load(model, stored, head=head_layers(model), classes=n_classes)
     return model
 
 
@@ -161,4 +163,4 @@ def load_network(path: Path) -> keras.Model:
     Raises:
         ModelError: The file is missing, damaged, or no `.keras` file.
     """
-    return weight_files.load_keras(Path(path))
+    return _stored.load_keras(Path(path))

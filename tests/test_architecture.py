@@ -19,12 +19,12 @@ FLOORS = {
     "_rows _report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs",
-    3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store augment policies _augment_draws _augment_geometry _augment_colour "
-    "_augment_mix models losses "
+    3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
+    "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
     4: "training fits fitting trainer live inference aggregate submission figures report pipeline synthetic inventory doctor "
     "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
-    "_interval_figures hard_cases alike challenge official judge joining review",
+    "_augment_figures _interval_figures hard_cases alike challenge official judge joining review",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -97,11 +97,13 @@ ALLOWED = {
     "_augment_mix": {"_augment_draws", "_augment_colour"},  # CutMix cuts the hole of cutout
     "figures": {
         "_plots",
+        "_augment_figures",
         "_slide_figures",
         "_score_figures",
         "_model_figures",
         "_interval_figures",
     },
+    "_augment_figures": {"_plots"},
     "_model_figures": {"_plots"},
     "_interval_figures": {"_plots"},
     "_slide_figures": {"_plots"},

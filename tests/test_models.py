@@ -380,6 +380,13 @@ def test_the_embedding_is_the_same_network_without_its_head(name: str, width: in
         assert features @ kernel + bias == pytest.approx(call(logits, inputs(name)), abs=1e-4)
 
 
+def test_the_efficientnet_package_leaves_the_other_networks_alone() -> None:
+    before = dict(keras.utils.get_custom_objects())
+    count("efficientnet_pkg_b0")
+    assert keras.utils.get_custom_objects() == before
+    assert keras.activations.get("swish") is keras.activations.silu
+
+
 def test_padding_changes_nothing_in_a_bag() -> None:
     network = build_model("attention_mil", (None, 8), 2)
     bags = inputs("attention_mil")
