@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kit._augment_figures import augmentations as augmentations
 from kit._interval_figures import comparison as comparison
 from kit._interval_figures import forest as forest
 from kit._model_figures import agreement as agreement

@@ -27,6 +27,7 @@ CAPTIONS = {
     "mosaic": "Slides side by side: empty ones and pen marks are seen here.",
     "patches_by_class": "Patches as they are drawn for training.",
     "stain_by_slide": "A slide of another scanner or stain stands apart.",
+    "augmentations": "Each step of the policy alone: what it may change, and how much.",
     "augmentation_grid": "What the network sees of one image from epoch to epoch.",
     "fold_balance": "Folds should be alike in classes, and no patient be in two.",
     "history": "A loss that still falls asks for more epochs.",

@@ -136,6 +136,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "mosaic": lambda: figures.mosaic([drawn_slide(), drawn_slide(1)]),
     "patches_by_class": lambda: figures.patches_by_class(pixels(6), ["normal", "tumour", None] * 2),
     "stain_by_slide": lambda: figures.stain_by_slide([drawn_slide(n) for n in range(3)]),
+    "augmentations": lambda: figures.augmentations(pixels(1)[0], "patch", np.eye(16)),
     "augmentation_grid": lambda: figures.augmentation_grid(pixels(2, 4), np.ones((2, 4, 16, 16))),
     "fold_balance": lambda: figures.fold_balance(folds()),
     "history": lambda: figures.history(epochs()),
