@@ -16,6 +16,7 @@ setup(
         "scikit-learn>=1.6.1",
         "scipy>=1.16.3",
         "tensorboard>=2.19",
+        "h5py>=3.14",
         "matplotlib>=3.10",
         "pydantic>=2.11",
         "pyyaml>=6.0.2",
