@@ -30,7 +30,7 @@ def save(folder: Path, name: str, epoch: int, arrays: Mapping[str, np.ndarray], 
     """
     path = folder / f"{name}-{epoch:05d}.npz"
     with atomic(path) as part:
-        text = np.array(json.dumps(jsonable(note)))
+        text = np.array(json.dumps({"note": jsonable(note), "arrays": sorted(arrays)}))
         np.savez(part, **{NOTE: text}, **arrays)  # type: ignore[arg-type]
     known = _states(folder, name)
     kept = known[: known.index(path) + 1][-KEPT:]  # later ones are another training's
@@ -45,10 +45,12 @@ def load(folder: Path, name: str, key: str) -> tuple[dict[str, np.ndarray], Any]
     """
     for path in reversed(_states(folder, name)):
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
                 arrays = {part: found[part] for part in found.files}
-            note = json.loads(str(arrays.pop(NOTE)))
-            known = note["key"]
+            held = json.loads(str(arrays.pop(NOTE)))
+            if held["arrays"] != sorted(arrays):
+                raise ValueError("arrays are missing")
+            note, known = held["note"], held["note"]["key"]
         except Exception as error:  # whatever zip, numpy and JSON make of wrong bytes
             log.warning("%s is damaged (%s): training goes on from the state before", path, error)
             path.unlink(missing_ok=True)
