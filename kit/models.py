@@ -122,9 +122,18 @@ def _assembled(
 
 
 def head_layers(model: keras.Model) -> list[Any]:
-    """Return the layers from the pooling on: what trains while the pretrained rest is frozen."""
+    """Return the layers from the pooling on: what trains while the pretrained rest is frozen.
+
+    Raises:
+        ModelError: The model is none of `build_model`'s.
+    """
     names = [layer.name for layer in model.layers]
-    start = next(name for name in (POOL, TO_CLASSES, LOGITS) if name in names)
+    start = next((name for name in (POOL, TO_CLASSES, LOGITS) if name in names), None)
+    if start is None:
+        raise ModelError(
+            "the model has no head that the kit knows", received=f"model {model.name}",
+            expected=f"a layer named {POOL}, {TO_CLASSES} or {LOGITS}, as build_model gives",
+        )  # fmt: skip
     return list(model.layers[names.index(start) :])
 
 

@@ -58,10 +58,11 @@ def _places(path: str, roots: Iterable[Path]) -> Iterator[Path]:
 
 def _advice(wanted: Weights, place: Path) -> str:
     source = f"download {wanted.url}" if wanted.url else "get the file (the manifest has no url)"
+    mounted = f"/kaggle/input/{wanted.path.lstrip('/')}"
     return (
         f"{source} and save it as {place}; on Kaggle upload it as a dataset and add that as an "
-        f"input (/kaggle/input/{wanted.path}); on NSML put it inside the folder that nsml run "
-        f"uploads, or save it with nsml.save; without it model={SCRATCH} trains from scratch"
+        f"input ({mounted}); on NSML put it inside the folder that nsml run uploads, "
+        f"or save it with nsml.save; without it model={SCRATCH} trains from scratch"
     )
 
 

@@ -145,12 +145,19 @@ def test_a_backbone_alone_is_loaded_and_the_head_is_new(tmp_path: Path) -> None:
     base = stirred(keras.applications.MobileNetV3Small(**options, include_preprocessing=False))
     scaled = pixels() / 127.5 - 1
     wanted = call(base, scaled).mean(axis=(1, 2))
-    assert wanted.std() > 0
     base.save(tmp_path / "base.keras")
     base.save_weights(tmp_path / "base.weights.h5")
     for path in ("base.keras", "base.weights.h5"):
         found = build("mobilenet_v3_small", weights=tmp_path / path)
-        assert call(embedding_model(found), pixels()) == pytest.approx(wanted, abs=1e-5)
+        assert error(call(embedding_model(found), pixels()), wanted) < 0.01
+
+
+def error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the largest error as a share of the largest difference between images.
+
+    Untrained networks hardly tell images apart: next to the features' size every error is small.
+    """
+    return float(abs(found - wanted).max() / abs(wanted - wanted.mean(axis=0)).max())
 
 
 def published(
@@ -183,8 +190,7 @@ def test_published_files_give_what_keras_gives_with_its_own_preprocessing(
     prepare = getattr(keras.applications, module).preprocess_input
     wanted = call(base, prepare(pixels().astype("float32"))).mean(axis=(1, 2))
     found = call(embedding_model(build(ours, weights=path)), pixels())
-    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)
-    assert wanted.std() > 0
+    assert error(found, wanted) < 0.01
 
 
 @pytest.mark.slow
@@ -200,7 +206,7 @@ def test_a_file_of_the_efficientnet_package_is_loaded(tmp_path: Path) -> None:
     np.save(names[1], scaled.astype(np.float32))
     subprocess.run([sys.executable, "-c", code, *names], check=True)
     found = call(embedding_model(build("efficientnet_pkg_b0", weights=Path(names[0]))), pixels())
-    assert found == pytest.approx(np.load(names[2]), rel=1e-3, abs=1e-4)
+    assert error(found, np.load(names[2])) < 0.01
 
 
 @pytest.mark.parametrize("form", FORMS)
