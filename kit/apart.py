@@ -111,6 +111,9 @@ class _Room:
                         while sent:
                             sent = sent[child.stdin.write(sent) :]
                 return child.wait()
+            except BaseException:  # an interrupt
+                child.kill()
+                raise
             finally:
                 self.running.discard(child)
 

@@ -199,10 +199,15 @@ class _Session:
 
     def _step(self, inputs: dict[str, np.ndarray]) -> float:
         """Return the loss of one step, taken in one or several small batches."""
-        parts = 1 << self.progress.halvings
+        parts, shares = 1 << self.progress.halvings, inputs["weights"]
+        inputs = {**inputs, "weights": shares * np.float32(parts / shares.sum())}
         cuts = {name: np.array_split(values, parts) for name, values in inputs.items()}
-        small = [{name: values[n] for name, values in cuts.items()} for n in range(parts)]
-        return float(np.mean([np.mean(self.trainer.train_on_batch(one)) for one in small]))
+        losses = []
+        for n in range(parts):  # the optimizer takes the mean of their gradients
+            self.trainer.reset_metrics()  # Keras before 3.14 would tell a running mean
+            told = self.trainer.train_on_batch({name: values[n] for name, values in cuts.items()})
+            losses.append(float(np.mean(told)))
+        return float(np.mean(losses))
 
     def _watch(self) -> float | None:
         """Measure the held-out fold by the averaged weights, and note whether it got better."""
@@ -214,13 +219,18 @@ class _Session:
         ]
         average(self.trainer)
         prob = inference.predict_images(self.network, self.held, self.held_places)
+        if not np.isfinite(prob).all():
+            raise TrainingError(
+                f"{fit.name}: the probabilities are not finite after epoch {progress.epoch}",
+                remedy="lower learning_rate, or set clip=1",
+            )
         value = figure(recipe.monitor, fit.held_codes, prob)
         if better(recipe.monitor, value, progress.best):
             progress.best, progress.best_epoch = value, progress.epoch
             progress.since = progress.waited = 0
             if recipe.keep == "best":
                 self.best_weights = self.network.get_weights()
-        else:
+        elif np.isfinite(value):  # an undefined figure speaks neither for nor against
             progress.since, progress.waited = progress.since + 1, progress.waited + 1
             if progress.waited >= recipe.patience:
                 progress.waited, progress.reductions = 0, progress.reductions + 1

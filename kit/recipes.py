@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from kit.checks import choice
 from kit.errors import SettingsError
-from kit.settings import Settings, choices
+from kit.policies import policy
+from kit.settings import Settings, checked, choices
 
 SMALLEST = 0.01  # of the highest rate: where cosine and one-cycle end
 REDUCED = 0.5  # what a plateau multiplies the rate by
@@ -32,7 +33,8 @@ class Recipe:
     """How one network is trained; `kit.settings.Settings` says what each field means.
 
     Raises:
-        SettingsError: A word is unknown, or early stopping has no figure to watch.
+        SettingsError: A word is unknown, a number out of range, or early stopping has no figure
+            to watch.
     """
 
     epochs: int
@@ -73,8 +75,10 @@ class Recipe:
         for name in Recipe.__dataclass_fields__:
             if choices(name):
                 choice(name, getattr(self, name), choices(name))
-        chosen = self.stop_after or self.keep == "best" or self.schedule == "plateau"
-        if chosen and self.monitor == "none":
+        checked({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        for name in ("augment", "second_augment"):
+            policy(getattr(self, name))
+        if self.chooses and self.monitor == "none":
             raise SettingsError(
                 "early stopping, keep=best and schedule=plateau need a figure to watch",
                 received="monitor=none", remedy="--set monitor=auc",

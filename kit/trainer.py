@@ -19,7 +19,8 @@ from kit.recipes import Recipe, Stage
 class Trainer(keras.Model):  # type: ignore[misc]
     """Trains networks; what is saved and predicts is `network`, with neither loss nor augmentation.
 
-    Takes `{"images": (n, height, width, channels), "targets": (n, classes), "weights": (n,)}`.
+    Takes `{"images": (n, height, width, channels), "targets": (n, classes), "weights": (n,)}`; the
+    weights of a batch sum to 1.
 
     Args:
         students: Networks with a layer `logits`; two or more learn from one another as well.
@@ -69,7 +70,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
             ]
         value = losses.mutual(each, logits) if len(logits) > 1 else each[0]
         value = ops.mean(ops.reshape(value, (ops.shape(value)[0], -1)), axis=1)
-        return ops.sum(value * x["weights"]) / ops.sum(x["weights"])
+        return ops.sum(value * x["weights"])
 
     def reseed(self, *seed: int) -> None:
         """Set every generator anew, those inside layers too, from whole numbers."""

@@ -203,7 +203,7 @@ def test_softmax_is_taken_once(students: int) -> None:
         one.get_layer("logits").bias.assign([3.0, -2.0, 0.0, 1.0])
     trainer = compiled(networks, recipe, recipe.stages[0], steps=1)
     images = RNG.integers(0, 255, (6, 8, 8, 1)).astype("uint8")
-    inputs = {"images": images, "targets": HARD, "weights": np.ones(6, "float32")}
+    inputs = {"images": images, "targets": HARD, "weights": np.full(6, 1 / 6, "float32")}
     told = trainer.compute_loss(x=inputs, y_pred=trainer(inputs, training=False))
     each = [of(one(images.astype("float32"))) for one in networks]
     by_hand = sum(-np.log((prob * HARD).sum(1)).mean() for prob in each)

@@ -1,4 +1,4 @@
-"""Optimizers: each moves a weight; RAdam's recursion; decay, clipping and average do what they say."""
+"""Optimizers: each moves a weight, RAdam by its recursion; decay, clipping, average as told."""
 
 from __future__ import annotations
 
