@@ -160,14 +160,24 @@ def resolve(
                 f"setting {key!r} is unknown", received=f"{key}={merged[key]}",
                 remedy=nearest(key, known),
             )  # fmt: skip
+    return checked(merged)
+
+
+def checked(values: Mapping[str, Any]) -> Settings:
+    """Return settings of these values, and the defaults of all others.
+
+    Raises:
+        SettingsError: A value is of the wrong type or out of range.
+    """
     try:
-        return Settings(**merged)
+        return Settings(**values)
     except ValidationError as error:
         key = str(error.errors()[0]["loc"][0])
         wanted = [bad["msg"] for bad in error.errors() if bad["loc"][0] == key]
+        about = Settings.model_fields[key].description
         raise SettingsError(
             f"setting {key} does not fit", expected="; or ".join(wanted),
-            received=f"{key}={merged.get(key)!r}", remedy=f"{key} means: {known[key].description}",
+            received=f"{key}={values.get(key)!r}", remedy=f"{key} means: {about}",
         ) from error  # fmt: skip
 
 

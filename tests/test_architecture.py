@@ -79,6 +79,7 @@ ALLOWED = {
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "apart": {"jobs"},  # the same jobs, each in a process of its own
+    "recipes": {"policies"},  # the augmentation that a stage names
     "feed": {"backend"},  # how much memory is free
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
