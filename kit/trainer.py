@@ -32,7 +32,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
     def __init__(
         self, students: Sequence[Any], recipe: Recipe, stage: Stage, teacher: Any | None = None
     ) -> None:
-        super().__init__(dtype=students[0].dtype_policy)
+        super().__init__(dtype=students[0].dtype_policy, autocast=False)  # targets stay float32
         self.students, self.teacher = list(students), teacher
         self.bodies = [keras.Model(one.input, one.get_layer(LOGITS).output) for one in students]
         self.augment = Augment(stage.augment, mix=stage.mix)

@@ -25,7 +25,7 @@ def read(rows: pd.DataFrame) -> np.ndarray:
 
 
 def items(each: int = 12, tests: int = 4, classes: str = "ab") -> pd.DataFrame:
-    """Return items, two of each group, `each` of each class to learn from and `tests` to predict."""
+    """Return items, two a group: `each` of each class to learn from, `tests` to predict."""
     rows = []
     for label in classes:
         for number in range(each + tests):
