@@ -27,13 +27,13 @@ COLUMNS = ("network", "parameters", "input", "classes", "file, MB", "ms, batch o
 
 
 def milliseconds(model: Any, batch: int, shape: tuple[int, ...], repeats: int) -> float:
-    """Return the median wall time of an image or bag, after one call that traces the network."""
+    """Return the median CPU time of an image or bag, after one call that traces the network."""
     values = np.random.default_rng(0).integers(0, 256, (batch, *shape)).astype(np.float32)
     taken = []
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = time.process_time()
         model.predict_on_batch(values)
-        taken.append(time.perf_counter() - start)
+        taken.append(time.process_time() - start)
     return 1000 * statistics.median(taken[1:]) / batch
 
 
@@ -56,15 +56,15 @@ def line(name: str, repeats: int) -> list[str]:
 
 def main() -> None:
     """Print the table and, if asked, keep it."""
-    asked = arguments("The registry's networks", names="", repeats=5)
+    asked = arguments("The registry's networks", names="", repeats=3)
     names = asked.names.split(",") if asked.names else NAMES.split()
     os.environ.update(dict.fromkeys(THREADS, "1"))  # read when Keras' backend is loaded
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     lines = [line(name, asked.repeats) for name in names]
     notes = (
-        "Each at its own input and number of classes, with its scaling inside, one CPU thread, "
-        f"medians of {asked.repeats} calls. A bag has {INSTANCES} instances. HeLP's networks give "
-        "probabilities of each pixel. All other names: `kit.models.REGISTRY`; their parameters: "
+        "Each at its own input and number of classes, with its scaling inside; CPU time of one "
+        f"thread, medians of {asked.repeats} calls of predict_on_batch. A bag has "
+        f"{INSTANCES} instances. HeLP's networks give probabilities of each pixel. All other names: `kit.models.REGISTRY`; their parameters: "
         "`tests/network_parameters.csv`."
     )
     keep("models", "Networks", COLUMNS, lines, notes=notes, save=asked.save)

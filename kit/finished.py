@@ -153,9 +153,10 @@ def _of_run(run: Finished, data: Path, workers: int) -> pd.DataFrame:
                 cases, run.dataset, root, run.settings, folder=place / "plans", workers=workers
             )
             unopened = list(lost.reason)
+        items = kinds.items(cases, plan, run.settings)
         pixels, failures = store.build(
-            place, kinds.items(cases, plan, run.settings),
-            kinds.reader(run.dataset, root, run.settings), "later", workers=workers,
+            place, items, kinds.reader(run.dataset, root, run.settings, items), "later",
+            workers=workers,
             quality=run.settings.jpeg_quality,
         )  # fmt: skip
         if [*unopened, *failures]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 
 from kit import dicom, images, jobs, slides
 from kit.draws import draw, spread
-from kit.errors import ImageError
+from kit.errors import ImageError, SettingsError
 from kit.files import FileIndex, fingerprint
 from kit.manifest import Dataset
 from kit.marks import ACTION, RELABEL, taught
@@ -119,17 +120,43 @@ def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) ->
     return table.sort_values(place, ignore_index=True)
 
 
-def reader(dataset: Dataset, root: Path, settings: Settings) -> Reader:
-    """Return the picklable function that reads rows of the items to pixels."""
+def reader(dataset: Dataset, root: Path, settings: Settings, items: pd.DataFrame) -> Reader:
+    """Return the picklable function that reads rows of the items to pixels.
+
+    Without a rule for mixed sizes all images must have the size of the first that can be read.
+    """
     size, how = settings.image_size, settings.mixed_sizes
     if dataset.kind == "slides":
         return partial(read_slides, root, size, dataset.mpp)
-    read = {"dicom": _read_dicom, "arrays": _read_arrays}.get(dataset.kind, _read_images)
-    return partial(read, root, size, how)
+    if dataset.kind == "arrays":
+        return partial(_read_arrays, root, size, how or "resize")
+    if dataset.kind == "dicom":
+        return partial(_read_dicom, root, size, how or "resize")
+    return partial(_read_images, root, size, how, None if how else _first_shape(root, items))
 
 
-def _read_images(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> np.ndarray:
-    return np.stack([images.fit(images.read_image(root / path), size, how) for path in rows.path])
+def _first_shape(root: Path, items: pd.DataFrame) -> tuple[int, ...] | None:
+    for path in items.path:
+        with contextlib.suppress(ImageError):  # those that cannot be read are named later
+            return images.read_image(root / path).shape
+    return None
+
+
+def _read_images(
+    root: Path, size: int, how: images.Fit | None, shape: tuple[int, ...] | None, rows: pd.DataFrame
+) -> np.ndarray:
+    found = []
+    for path in rows.path:
+        image = images.read_image(root / path)
+        if how is None and image.shape != shape:
+            raise SettingsError(
+                "images have mixed sizes, and nothing says how they are fitted", path=root / path,
+                expected=f"{shape} as the first image", received=image.shape,
+                remedy="say `mixed_sizes: resize` or `mixed_sizes: pad` (keeps the scale) in the "
+                "manifest, or --set it",
+            )  # fmt: skip
+        found.append(images.fit(image, size, how or "resize"))
+    return np.stack(found)
 
 
 def _read_arrays(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> np.ndarray:

@@ -220,7 +220,8 @@ class Run:
         cases, unopened = self.cases(), self._planned[1]
         items = kinds.items(cases, self.patches(), self.settings)
         found, unread = store.build(
-            self.out / "pixels", items, kinds.reader(self.dataset, self.root, self.settings),
+            self.out / "pixels", items,
+            kinds.reader(self.dataset, self.root, self.settings, items),
             settings_key(self.settings, *kinds.READS), workers=self.workers,
             quality=self.settings.jpeg_quality,
         )  # fmt: skip

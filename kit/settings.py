@@ -26,7 +26,9 @@ class Settings(BaseModel):
     limit: int | None = Field(None, ge=2, description="about so many training cases, whole groups")
 
     image_size: int = Field(48, ge=8, le=4096, description="side of the network's input, pixels")
-    mixed_sizes: Literal["resize", "pad"] = Field("resize", description="how images are fitted")
+    mixed_sizes: Literal["resize", "pad"] | None = Field(
+        None, description="how images of other sizes than the first are fitted; None: an error"
+    )
 
     patch_size: int = Field(
         64, ge=8, le=4096, description="side of a slide's patch, its own pixels"

@@ -229,6 +229,8 @@ def _read_chunk(read: Reader, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarra
     """Return the images of the rows that can be read, which those are, and why not the others."""
     try:
         return read(rows), np.ones(len(rows), bool), []
+    except SettingsError:  # nothing is wrong with the one image
+        raise
     except (KitError, ValueError):  # or images of different shapes in one array
         pass
     images, good, reasons = [], np.zeros(len(rows), bool), []
@@ -236,6 +238,8 @@ def _read_chunk(read: Reader, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarra
         try:
             images.append(read(rows.iloc[position : position + 1]))
             good[position] = True
+        except SettingsError:
+            raise
         except KitError as error:
             reasons.append(f"{rows.case_id.iloc[position]}: {error}")
     for image in images:

@@ -19,7 +19,7 @@ from kit import apart, inference, jobs, live
 from kit.backend import load_backend
 from kit.checks import columns, first
 from kit.errors import SettingsError, TableError, TrainingError
-from kit.files import digest, fingerprint, read_json, sha256, table_key, write_json
+from kit.files import digest, fingerprint, read_json, read_table, sha256, table_key, write_json
 from kit.fits import EVERYTHING, Fit
 from kit.models import check_model
 from kit.policies import policy
@@ -194,7 +194,7 @@ def _teachers(folder: Path | None, folds: pd.DataFrame, fold: int) -> tuple[Path
     """Return the networks of another run that have not seen a fold; its folds must be ours."""
     if folder is None:
         return ()
-    theirs = pd.read_parquet(Path(folder) / "folds.parquet")[["case_id", "fold"]]
+    theirs = read_table(Path(folder) / "folds.parquet")[["case_id", "fold"]]
     both = folds[["case_id", "fold"]].merge(theirs, on="case_id", suffixes=("", "_theirs"))
     differ = both.case_id[both.fold != both.fold_theirs]
     found = tuple(sorted((Path(folder) / "models").glob(f"fold{fold}_seed*.keras")))
@@ -214,11 +214,12 @@ def _claim(out: Path, model: str, recipe: Recipe, classes: Sequence[str]) -> Non
     if path.is_file() and begun(out):
         known = {name: defaults().get(name) for name in mine}
         different = difference(mine, {**known, **read_json(path)})
-        if different:
-            raise SettingsError(
-                "the folder holds networks of another recipe", received=describe(different),
-                path=out, remedy="choose another folder, or delete this one",
-            )  # fmt: skip
+        if not different:
+            return
+        raise SettingsError(
+            "the folder holds networks of another recipe", received=describe(different),
+            path=out, remedy="choose another folder, or delete this one",
+        )  # fmt: skip
     write_json(path, mine)
 
 

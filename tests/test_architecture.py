@@ -113,10 +113,10 @@ ALLOWED = {
     "report": {"_plots"},
     "scoring": {"official"},  # the judge's number beside ours
     "judge": {"scoring"},  # two files become what a run scores
-    "joining": {"finished", "official", "scoring", "submission", "training"},  # several runs
+    "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
-    "finished": {"aggregate", "inference", "kinds", "submission", "training"},  # without training
+    "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
     "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages

@@ -65,7 +65,7 @@ def test_the_default_folder_follows_the_settings(home: Path) -> None:
 )
 def test_a_seed_challenge_goes_the_road_on_drawn_data(name: str, line: str, home: Path) -> None:
 
-    run = open_run(name, smoke=True, workers=1, settings={"epochs": 1, "resamples": 100})
+    run = open_run(name, smoke=True, workers=0, settings={"epochs": 1, "resamples": 100})
     found = run.complete()
     rows = Path(found["submission"]).read_text().splitlines()
     headed = {"khd2019": "case_id,label", "rsna2021": "BraTS21ID,MGMT_value"}

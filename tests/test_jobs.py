@@ -179,11 +179,12 @@ def test_workers_below_one_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("visible", "n"), [("", 0), ("-1", 0), ("0", 1), ("0,2", 2)])
-def test_accelerators_are_those_that_the_environment_shows(
+def test_devices_are_those_that_the_environment_shows(
     monkeypatch: pytest.MonkeyPatch, visible: str, n: int
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert jobs.accelerators() == n
+    assert len(jobs.visible_devices()) == n
+    assert jobs.default_workers(1) == (n or jobs.cores())
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

@@ -45,7 +45,7 @@ def kit(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> K
     return call
 
 
-RUN = ["run", "tiny", "--out", "out", "--workers", "1"]
+RUN = ["run", "tiny", "--out", "out", "--workers", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_a_fold_table_is_used_and_a_leak_in_it_is_refused(
     assert (used == folds.set_index("case_id").fold.loc[used.index]).all()
     folds.loc[0, "fold"] = 1 - folds.fold[0]
     folds.to_csv(tmp_path / "leak.csv", index=False)
-    done = kit(tmp_path, "run", "tiny", "--out", "leak", "--workers", "1", *project.quick(),
+    done = kit(tmp_path, "run", "tiny", "--out", "leak", "--workers", "0", *project.quick(),
                "--fold-table", "leak.csv")  # fmt: skip
     assert done.code == 2
     assert folds.group[0] in done.err
@@ -377,7 +377,7 @@ def test_predicting_with_a_run_that_is_not_there_is_one_line(copy: Path, kit: Ki
 
 
 def test_runs_stand_side_by_side_with_the_settings_that_differ(copy: Path, kit: Kit) -> None:
-    done = kit(copy, "run", "tiny", "--out", "other", "--workers", "1", *project.quick(epochs=2))
+    done = kit(copy, "run", "tiny", "--out", "other", "--workers", "0", *project.quick(epochs=2))
     assert done.code == 0
     rows = json.loads(kit(copy, "runs", ".", "--json").out)["runs"]
     assert {row["run"]: row["epochs"] for row in rows} == {"out": 1, "other": 2}
@@ -392,7 +392,7 @@ def test_smoke_without_data_says_synthetic_everywhere_and_writes_no_ledger(
 ) -> None:
     manifest = Path(__file__).parent.parent / "data_manifest.yaml"
     shutil.copy(manifest, tmp_path)
-    done = kit(tmp_path, "run", "idc_patches", "--smoke", "--workers", "1", "--json",
+    done = kit(tmp_path, "run", "idc_patches", "--smoke", "--workers", "0", "--json",
                "--set", "epochs=1", "--set", "resamples=100")  # fmt: skip
     assert done.code == 0, done.err
     found = json.loads(done.out)
@@ -518,7 +518,8 @@ def test_images_of_one_class_alone_cannot_be_learnt_from(tmp_path: Path, kit: Ki
     table.to_csv(path, index=False)
     done = kit(tmp_path, *RUN, *project.quick())
     assert done.code == 2
-    assert "two classes" in done.err
+    assert "nothing to learn from of class malignant" in done.err
+    assert " benign" in done.err
 
 
 def test_a_fixed_threshold_is_said_to_be_given(tmp_path: Path, kit: Kit) -> None:
@@ -544,3 +545,16 @@ def test_every_setting_is_listed_with_its_choices(tmp_path: Path, kit: Kit) -> N
     assert done.code == 0
     assert "resnet_small" in done.out
     assert "mean_of_six" in done.out
+
+
+def test_mixed_sizes_without_a_rule_stop_the_run_and_name_both_rules(
+    tmp_path: Path, kit: Kit
+) -> None:
+    root = project.make(tmp_path)
+    project.write(root / "p03_1.png", project.image(1, True)[:, :12])
+    refused = kit(tmp_path, *RUN, *project.quick())
+    assert refused.code == 2
+    for word in ("mixed sizes", "p03_1.png", "(16, 12, 3)", "resize", "pad", "manifest"):
+        assert word in refused.err, word
+    padded = kit(tmp_path, *RUN, *project.quick(mixed_sizes="pad"))
+    assert padded.code == 0

@@ -23,7 +23,7 @@ def run(name: str, data: Path, out: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
         main(["run", name, "--data", str(data), "--out", str(out), "--smoke", "--json",
-              "--workers", "1"])  # fmt: skip
+              "--workers", "0"])  # fmt: skip
     assert stopped.value.code == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found

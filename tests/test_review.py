@@ -14,10 +14,10 @@ import pandas as pd
 import project
 import pytest
 
-from kit import kinds, marks, review, scoring
+from kit import kinds, marks, review, scoring, store
 from kit.ensemble import Ensemble
 from kit.errors import MissingDataError, TableError
-from kit.files import read_json, read_table
+from kit.files import read_json, read_table, write_table
 from kit.settings import Settings
 
 CLASSES = ["benign", "malignant"]
@@ -231,6 +231,25 @@ def test_another_file_is_not_written_over(text: str, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"something else stands there.*another --out"):
         review.write(ranked(predictions(CLASSES, TWO)), 1, path)
     assert path.read_text() == text
+
+
+def shade(rows: pd.DataFrame) -> np.ndarray:
+    """Return an even image for each row, as bright as its `y` says."""
+    return np.stack([np.full((8, 8, 3), 10 * y, np.uint8) for y in rows.y])
+
+
+def test_a_slide_is_shown_by_the_patches_likest_to_what_is_suggested(tmp_path: Path) -> None:
+    items = pd.DataFrame({"case_id": "a", "x": 0, "y": range(1, 7), "key": list("123456")})
+    items = items.assign(train=False, predict=[True] * 5 + [False])
+    store.build(tmp_path / "pixels", items, shade, "even", workers=1)
+    prob = np.array([0.1, 0.9, 0.5, 0.7, 0.3])
+    part = items[:5][["case_id", "x", "y"]].assign(prob_malignant=prob, prob_benign=1 - prob)
+    write_table(part, tmp_path / "models" / "fold0_seed0_oof.parquet")
+    found = ranked(predictions(CLASSES, {"a": TWO["a"]}))
+    (axis,) = [one for one in review.sheet(tmp_path, found).axes if one.images]
+    shown = np.asarray(axis.images[0].get_array())[..., 0]
+    assert [shown[y, x] for y in (5, 15) for x in (5, 15)] == [20, 40, 30, 50]
+    assert axis.get_title() == "a\nlabel: benign 0.20\nsuggested: malignant 0.80"
 
 
 FLIPPED = ["p00_1", "p03_0", "p06_3", "p09_2", "p12_0", "p13_1"]

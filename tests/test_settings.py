@@ -59,7 +59,7 @@ def test_an_unknown_setting_names_its_neighbours() -> None:
         ("learning_rate", "nan", "finite"),
         ("mpp", "inf", "finite"),
         ("tta", "perhaps", "valid boolean"),
-        ("augment", "patches", "'none', 'flips', 'patch'"),
+        ("optimizer", "adamm", "'adamw', 'adam', 'radam'"),
         ("threshold", "7", "less than or equal to 1"),
         ("threshold", "yuden", "'mean_of_six', 'youden' or 'f1'"),
         ("epochs", None, "valid integer"),

@@ -140,6 +140,15 @@ def test_another_head_of_the_same_width_but_not_its_shape_is_refused(tmp_path: P
         build("conv_small", 2, weights=path)
 
 
+def test_a_head_on_other_features_is_no_head_of_other_classes(tmp_path: Path) -> None:
+    small = build("conv_small", 2)
+    features = keras.layers.Concatenate()([small.get_layer("pool").output] * 2)
+    path = tmp_path / "a.keras"
+    keras.Model(small.input, keras.layers.Dense(7)(features)).save(path)
+    with pytest.raises(ModelError, match=r"layer 7 of 7: logits \(64, 2\).*\(128, 7\)"):
+        build("conv_small", 2, weights=path)
+
+
 def test_a_backbone_alone_is_loaded_and_the_head_is_new(tmp_path: Path) -> None:
     options = {"include_top": False, "weights": None, "input_shape": (SIZE, SIZE, 3)}
     base = stirred(keras.applications.MobileNetV3Small(**options, include_preprocessing=False))
