@@ -200,7 +200,7 @@ def hub(name: str) -> Network:
     if "keras_hub" not in sys.modules and importlib.util.find_spec("keras_hub") is None:
         raise ModelError(
             "presets need the package keras_hub", received=f"model={name}",
-            remedy="pip install keras-hub (on Kaggle it is there), or model=resnet_small, which "
+            remedy="pip install keras-hub (on Kaggle it is there), or model=seresnet_small, which "
             "trains from scratch",
         )  # fmt: skip
     if not (folder / "config.json").is_file():

@@ -68,6 +68,55 @@ def _resnet(widths: tuple[int, ...], blocks: int, stem: int) -> Callable[[Any], 
     return build
 
 
+def _excited(x: Any, filters: int) -> Any:
+    """Return the maps, each times a factor in (0, 1) that the means of all of them decide."""
+    from keras import layers
+
+    means = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    few = layers.Conv2D(max(8, filters // 8), 1, activation="silu")(means)
+    return layers.Multiply()([x, layers.Conv2D(filters, 1, activation="sigmoid")(few)])
+
+
+def _seresnet_block(x: Any, filters: int, strides: int) -> Any:
+    from keras import layers
+
+    def conv(x: Any, kernel: int, strides: int = 1) -> Any:
+        return layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False,
+                             kernel_initializer="he_normal")(x)  # fmt: skip
+
+    def active(x: Any) -> Any:
+        return layers.Activation("silu")(layers.BatchNormalization(momentum=0.9)(x))
+
+    short, x = x, active(x)
+    if strides > 1:
+        short = conv(layers.AveragePooling2D(2, padding="same")(short), 1)
+    elif short.shape[-1] != filters:
+        short = conv(x, 1)
+    x = conv(active(conv(x, 3, strides)), 3)
+    return layers.Add()([short, _excited(x, filters)])
+
+
+def _seresnet(widths: tuple[int, ...]) -> Callable[[Any], Any]:
+    """Return the builder of a residual network of one block a stage.
+
+    Normalised before each convolution (He et al. 2016, 1603.05027), with squeeze and excitation
+    (Hu et al. 2018, 1709.01507), SiLU, and shortcuts that shrink by averaging (1812.01187).
+    """
+
+    def build(x: Any) -> Any:
+        from keras import layers
+
+        for _ in range(extra_strides(*x.shape[1:3])):
+            x = layers.ReLU()(conv_norm(x, widths[0], strides=2))
+        x = layers.Conv2D(widths[0], 3, 2, padding="same", use_bias=False,
+                          kernel_initializer="he_normal")(x)  # fmt: skip
+        for stage, filters in enumerate(widths):
+            x = _seresnet_block(x, filters, 2 if stage else 1)
+        return layers.Activation("silu")(layers.BatchNormalization(momentum=0.9)(x))
+
+    return build
+
+
 def _convnext_block(x: Any, filters: int) -> Any:
     import keras
     from keras import layers
@@ -139,6 +188,10 @@ OWN: dict[str, Network] = {
     "resnet_deep": Network(
         _resnet((32, 64, 128), 2, 2), (48, 48, 3), 2, "resnet_small with two blocks a stage",
         pooled(0.2),
+    ),
+    "seresnet_small": Network(
+        _seresnet((32, 64, 128)), (48, 48, 3), 2,
+        "the default: residual, squeeze and excitation, trained from scratch", pooled(0.2),
     ),
     "convnext_small": Network(
         _convnext((48, 96, 192), (2, 2, 2)), (48, 48, 3), 2,

@@ -102,7 +102,7 @@ def _check_shape(name: str, network: Network, shape: tuple[int | None, ...], cla
             f"network {name} cannot take images of this size",
             expected=f"height and width of at least {least} pixels{steps}",
             received=f"{sizes[0]} x {sizes[1]}",
-            remedy="resize the images, or model=resnet_small, which takes any size",
+            remedy="resize the images, or model=seresnet_small, which takes any size",
         )  # fmt: skip
 
 

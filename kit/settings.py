@@ -55,7 +55,7 @@ class Settings(BaseModel):
     predict_per_slide: int = Field(400, ge=1, description="most patches of a slide to predict")
     aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")
 
-    model: str = Field("resnet_small", description="a name of kit.models.REGISTRY")
+    model: str = Field("seresnet_small", description="a name of kit.models.REGISTRY")
     weights: str | None = Field(
         None, description="pretrained weights, a name under the dataset's `weights`; None: none"
     )

@@ -10,7 +10,7 @@ from kit.errors import ModelError
 from kit.files import sha256 as sha256_of
 from kit.manifest import Dataset, Weights
 
-SCRATCH = "resnet_small"
+SCRATCH = "seresnet_small"
 """The network that the errors name for those who have no weights."""
 FORMS = "a file .keras, .weights.h5, or .h5 of keras.applications without top"
 

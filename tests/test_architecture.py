@@ -14,17 +14,18 @@ KIT = Path(__file__).parents[1] / "kit"
 
 FLOORS = {
     0: "errors checks geometry files _writers",
-    1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds ensemble "
-    "marks overlaps shift comparison _balance _votes _members _labels _counts _ranks _measures "
-    "_rows _report _probable _certainty",
+    1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds "
+    "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
+    "_measures _rows _report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
-    4: "training fits fitting trainer live inference aggregate submission figures report pipeline synthetic inventory doctor "
-    "kinds scoring finished overview quality _plots _slide_figures _score_figures _model_figures "
-    "_augment_figures _interval_figures hard_cases alike challenge official judge joining review",
+    4: "training fits fitting trainer live inference aggregate submission figures report "
+    "pipeline synthetic inventory doctor kinds scoring finished overview quality _plots "
+    "_slide_figures _score_figures _model_figures _augment_figures _interval_figures hard_cases "
+    "alike challenge official judge joining review",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
