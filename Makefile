@@ -5,7 +5,7 @@ PY := .venv/bin/python
 STAMP := .venv/.kit-stamp
 OLDEST := .venv-oldest
 
-.PHONY: help run test check test-oldest lint format types slow notebooks install clean
+.PHONY: help run test check test-oldest test-jax test-torch jax lint format types slow notebooks install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -23,6 +23,14 @@ slow: $(STAMP)
 
 test-oldest: $(OLDEST)/.kit-stamp ## the fast tests on Python 3.12 with the lower bounds
 	$(OLDEST)/bin/python -m pytest -m "not slow and not real_data"
+
+jax: .venv/.kit-jax ## put JAX into .venv: the tests of the backends then run on it too
+
+test-jax: jax ## the tests of the backends, on TensorFlow and JAX
+	$(PY) -m pytest tests/test_backends.py tests/test_augment.py
+
+test-torch: .venv-torch/.kit-stamp ## the same on TensorFlow and PyTorch, in an environment of 3 GB
+	.venv-torch/bin/python -m pytest tests/test_backends.py
 
 lint: $(STAMP) ## ruff and codespell
 	$(PY) -m ruff check .
@@ -42,11 +50,19 @@ notebooks: $(STAMP) ## rebuild notebooks/*.ipynb from the .py files
 install: $(STAMP) ## make .venv and stop
 
 clean: ## remove what the targets above made
-	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-torch build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml tools/make_venv.sh tools/find_python.sh
 	tools/make_venv.sh .venv
+	@touch $@
+
+.venv/.kit-jax: $(STAMP)
+	KIT_EXTRAS=dev,jax tools/make_venv.sh .venv
+	@touch $@
+
+.venv-torch/.kit-stamp: pyproject.toml tools/make_venv.sh
+	KIT_EXTRAS=dev,torch tools/make_venv.sh .venv-torch
 	@touch $@
 
 build/lowest.txt: pyproject.toml tools/lowest.py $(STAMP)

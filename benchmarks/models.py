@@ -16,7 +16,7 @@ from kit.models import REGISTRY, build_model
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 NAMES = (
-    "conv_small resnet_small resnet_wide resnet_deep convnext_small attention_mil "
+    "conv_small seresnet_small resnet_small resnet_wide resnet_deep convnext_small attention_mil "
     "help_simple help_unet help_inception rsna_cnn khd2019_vgg "
     "mobilenet_v2 mobilenet_v3_small efficientnet_b0 efficientnet_pkg_b0 efficientnet_v2_b0 "
     "densenet121 resnet50 resnet50_v2 convnext_tiny vgg16 inception_v3 xception nasnet_mobile"
@@ -64,7 +64,8 @@ def main() -> None:
     notes = (
         "Each at its own input and number of classes, with its scaling inside; CPU time of one "
         f"thread, medians of {asked.repeats} calls of predict_on_batch. A bag has "
-        f"{INSTANCES} instances. HeLP's networks give probabilities of each pixel. All other names: `kit.models.REGISTRY`; their parameters: "
+        f"{INSTANCES} instances. HeLP's networks give probabilities of each pixel. All other names: "
+        "`kit.models.REGISTRY`; their parameters: "
         "`tests/network_parameters.csv`."
     )
     keep("models", "Networks", COLUMNS, lines, notes=notes, save=asked.save)

@@ -19,7 +19,7 @@ import pytest
 
 BACKENDS = {
     "tensorflow": "tensorflow",
-    "jax": "jax; pip install -e '.[extra]' or tools/backend.sh .venv extra",
+    "jax": "jax; make jax puts it into .venv",
     "torch": "torch; make test-torch has it",
 }
 NETWORKS = {

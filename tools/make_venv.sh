@@ -2,6 +2,7 @@
 # Makes or refreshes a virtual environment that holds the kit (editable) and its dev tools.
 # Usage: tools/make_venv.sh FOLDER [CONSTRAINTS [VERSION…]]
 # With CONSTRAINTS (a file for pip) it holds the kit and pytest only: dev tools ask for newer packages.
+# KIT_EXTRAS names other extras of pyproject.toml than dev, such as dev,jax.
 # With uv where it is present and works, with venv and pip where not. Reads pip's and uv's own settings.
 set -eu
 folder=$1
@@ -19,7 +20,7 @@ install() { # install COMMAND…: run it with what is to be installed
     if [ -n "$constraints" ]; then
         "$@" --constraint "$constraints" -e . pytest
     else
-        "$@" -e '.[dev]'
+        "$@" -e ".[${KIT_EXTRAS:-dev}]"
     fi
 }
 
