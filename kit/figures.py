@@ -40,6 +40,8 @@ from kit._slide_figures import patches_by_class as patches_by_class
 from kit._slide_figures import patches_on_thumbnail as patches_on_thumbnail
 from kit._slide_figures import stain_by_slide as stain_by_slide
 from kit._slide_figures import tissue_overlay as tissue_overlay
+from kit._training_figures import history as history
+from kit._training_figures import schedule as schedule
 from kit.checks import columns
 from kit.errors import TableError
 
@@ -143,30 +145,6 @@ def _worst_fold(counts: pd.DataFrame) -> str:
     worst = 100 * apart.iloc[fold, name]
     where = f"{short(counts.columns[name])} in fold {counts.index[fold]}"
     return f"worst share: {where}, {worst:+.1f} points"
-
-
-def history(table: pd.DataFrame) -> Figure:
-    """Draw loss and learning rate of each network against the epoch.
-
-    Args:
-        table: Columns epoch, loss, rate, and network (or fold) by which the lines are told apart.
-    """
-    key = "network" if "network" in table else "fold"
-    height = max(3.4, 1 + 0.19 * table[key].nunique())
-    figure, (left, right) = panels(height, 2, title=f"Training, one line a {key}")
-    for number, (name, rows) in enumerate(table.groupby(key)):
-        colour = COLOURS[number % len(COLOURS)]
-        for axis, column in ((left, "loss"), (right, "rate")):
-            axis.plot(
-                rows["epoch"], rows[column], color=colour, linestyle=STYLES[number % len(STYLES)],
-                label=short(name), marker="o", markersize=3,
-            )  # fmt: skip
-    left.set(xlabel="epoch", ylabel="training loss (nats)")
-    right.set(xlabel="epoch", ylabel="learning rate")
-    whole(left.xaxis)
-    whole(right.xaxis)
-    right.legend(title=key, fontsize=8, **BESIDE)
-    return figure
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:

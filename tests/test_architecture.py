@@ -24,8 +24,8 @@ FLOORS = {
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
     4: "training fits fitting trainer live inference aggregate submission figures report "
     "pipeline synthetic inventory doctor kinds scoring finished overview quality _plots "
-    "_slide_figures _score_figures _model_figures _augment_figures _interval_figures hard_cases "
-    "alike challenge official judge joining review",
+    "_slide_figures _score_figures _model_figures _augment_figures _interval_figures "
+    "_training_figures hard_cases alike challenge official judge joining review",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -104,10 +104,12 @@ ALLOWED = {
         "_score_figures",
         "_model_figures",
         "_interval_figures",
+        "_training_figures",
     },
     "_augment_figures": {"_plots"},
     "_model_figures": {"_plots"},
     "_interval_figures": {"_plots"},
+    "_training_figures": {"_plots"},
     "_slide_figures": {"_plots"},
     "_score_figures": {"_plots"},
     "sampler": {"draws"},  # the label of what is neither

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from matplotlib.figure import Figure
 from kit import figures, metrics
 from kit._plots import png
 from kit.errors import SettingsError, TableError
+from kit.recipes import Recipe, rates
+from kit.settings import choices
 from kit.slides import Slide, open_slide
 
 N = 120
@@ -57,9 +60,21 @@ def predictions() -> pd.DataFrame:
     return table.assign(y_true=table.label, prob_normal=1 - prob, prob_tumour=prob)
 
 
-def epochs() -> pd.DataFrame:
-    rows = [(e, 1 / e, 0.01 / e, f"fold{f}") for f in range(3) for e in range(1, 6)]
-    return pd.DataFrame(rows, columns=["epoch", "loss", "rate", "network"])
+def epochs(networks: int = 3, monitor: str = "auc", stages: int = 2) -> pd.DataFrame:
+    """Six epochs of each network; the third has the highest figure and the first the lowest."""
+    rows = []
+    for number, epoch in itertools.product(range(networks), range(1, 7)):
+        value = (
+            np.nan
+            if monitor == "none"
+            else 0.5 + 0.01 * number + [0, 2, 4, 3, 1, 1][epoch - 1] / 20
+        )
+        rows.append({
+            "epoch": epoch, "stage": ["all", "second"][epoch > 4] if stages == 2 else "all",
+            "loss": 1 / epoch, "rate": 0.01 / epoch, "monitor": monitor, "value": value,
+            "best": value, "batch": 8, "seconds": 1.0, "network": f"fold{number}_seed0",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def intervals() -> pd.DataFrame:
@@ -140,6 +155,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "augmentation_grid": lambda: figures.augmentation_grid(pixels(2, 4), np.ones((2, 4, 16, 16))),
     "fold_balance": lambda: figures.fold_balance(folds()),
     "history": lambda: figures.history(epochs()),
+    "schedule": lambda: figures.schedule(Recipe(epochs=4, head_epochs=1, second_epochs=2), 5),
     "confusion_matrix": lambda: figures.confusion_matrix(np.array([[30, 10], [5, 15]]), ["a", "b"]),
     "roc": lambda: figures.roc(*scored()),
     "precision_recall": lambda: figures.precision_recall(*scored()),
@@ -190,6 +206,7 @@ def test_axes_with_a_scale_name_it(name: str) -> None:
             labels = (axis.get_xlabel(), axis.get_ylabel())
             bar = axis.get_label() == "<colorbar>"
             rows = name in ("forest", "comparison")  # one row a metric, which it names
+            rows |= name == "history"  # only the lowest panel names the epoch
             assert any(labels) if bar or rows else all(labels), (name, labels)
 
 
@@ -221,14 +238,112 @@ def test_cases_are_counted_with_their_groups() -> None:
     assert "(no label)" in shown and "test" in shown
 
 
-def test_many_networks_are_all_named() -> None:
-    table = pd.concat([epochs().assign(network=f"seed {n}") for n in range(15)])
-    figure = figures.history(table)
+def lines(axis: object, label: str) -> list[list[float]]:
+    """The heights of each line of an axis with this label."""
+    drawn = axis.lines  # type: ignore[attr-defined]
+    return [list(line.get_ydata()) for line in drawn if line.get_label() == label]
+
+
+def circles(figure: Figure) -> list[tuple[float, float]]:
+    """Where a history's circles are."""
+    found = [line for line in figure.axes[1].lines if line.get_fillstyle() == "none"]
+    return [(x, y) for line in found for x, y in line.get_xydata().tolist()]
+
+
+def test_a_history_has_a_line_for_each_network_in_each_panel() -> None:
+    table = epochs(2)
+    figure = figures.history(table.sample(frac=1, random_state=0))
+    loss, value, rate = figure.axes
+    for axis, column in ((loss, "loss"), (value, "value"), (rate, "rate")):
+        for name, rows in table.groupby("network"):
+            assert lines(axis, name) == [list(rows[column])]
+    assert (value.get_ylabel(), rate.get_xlabel()) == ("AUC of the\nheld-out fold", "epoch")
+
+
+@pytest.mark.parametrize("networks", [1, 2, 10])
+def test_the_best_epoch_of_each_network_is_circled_and_said(networks: int) -> None:
+    figure = figures.history(epochs(networks))
+    best = [(3, pytest.approx(0.7 + 0.01 * n)) for n in range(networks)]
+    assert circles(figure) == best
+    values = "0.700" if networks == 1 else f"0.700 to {0.69 + 0.01 * networks:.3f}"
+    noun = "1 network" if networks == 1 else f"{networks} networks"
+    assert figure.get_suptitle() == f"Best AUC of {noun}: {values} (circled: epoch 3)"
+
+
+def test_of_a_loss_the_lowest_is_best_and_of_equals_the_first() -> None:
+    assert circles(figures.history(epochs(1, "loss"))) == [(1, 0.5)]
+    assert "Lowest loss of 1 network: 0.500 (circled: epoch 1)" in said(
+        figures.history(epochs(1, "loss"))
+    )
+    flat = epochs(1).assign(value=0.5)
+    assert circles(figures.history(flat)) == [(1, 0.5)]
+
+
+def test_the_stages_of_a_history_are_parted_and_named() -> None:
+    figure = figures.history(epochs())
+    assert [text.get_text() for text in figure.axes[0].texts] == ["all", "second"]
+    for axis in figure.axes:
+        assert [patch.get_x() for patch in axis.patches] == [4.5]
+        assert any(list(line.get_xdata()) == [4.5, 4.5] for line in axis.lines)
+    alone = figures.history(epochs(stages=1))
+    assert not alone.axes[0].texts and not alone.axes[0].patches
+
+
+def test_a_history_without_a_figure_shows_loss_and_rate() -> None:
+    figure = figures.history(epochs(monitor="none"))
+    assert [axis.get_ylabel().split()[0] for axis in figure.axes] == ["training", "learning"]
+    shown = "Training loss of 3 networks: 1.000 in the first epoch, 0.167 in the last"
+    assert figure.get_suptitle() == shown
+
+
+def test_a_figure_that_one_network_lacks_is_drawn_of_the_others() -> None:
+    table = epochs(3)
+    table.loc[table.network == "fold1_seed0", ["value", "best"]] = np.nan
+    assert [y for _, y in circles(figures.history(table))] == pytest.approx([0.7, 0.72])
+    table.loc[table.epoch == 3, "value"] = np.nan
+    assert {x for x, _ in circles(figures.history(table))} == {4}
+
+
+@pytest.mark.parametrize("networks", [15, 60])
+def test_many_networks_are_all_named(networks: int) -> None:
+    figure = figures.history(epochs(networks))
     figure.draw_without_rendering()
-    legend = figure.axes[1].get_legend()
-    assert len(legend.get_texts()) == 15
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert sorted(named) == sorted(epochs(networks).network.unique())
     box, edge = legend.get_window_extent(), figure.bbox.padded(1)
     assert edge.y0 <= box.y0 and box.y1 <= edge.y1
+    assert figure.axes[0].get_window_extent().x1 <= box.x0
+
+
+def test_no_history_is_refused() -> None:
+    with pytest.raises(TableError, match="column value is missing"):
+        figures.history(epochs().drop(columns="value"))
+    with pytest.raises(TableError, match="no epochs to draw"):
+        figures.history(epochs().head(0))
+
+
+@pytest.mark.parametrize("name", choices("schedule"))
+def test_a_schedule_is_drawn_as_the_rate_is_at_each_step(name: str) -> None:
+    recipe = Recipe(epochs=4, head_epochs=1, second_epochs=2, schedule=name)
+    (axis,) = figures.schedule(recipe, 5).axes
+    drawn = [line for line in axis.lines if ":" in str(line.get_label())]
+    assert np.concatenate([line.get_ydata() for line in drawn]).tolist() == rates(recipe, 5)
+    assert np.concatenate([line.get_xdata() for line in drawn]).tolist() == list(range(1, 36))
+    assert [line.get_label().split(":")[0] for line in drawn] == ["head", "all", "second"]
+    assert [text.get_text() for text in axis.texts] == ["head", "all", "second"]
+
+
+def test_a_schedule_says_its_stages_and_its_highest_rate() -> None:
+    recipe = Recipe(epochs=4, second_epochs=1, augment="patch_strong", mix="both", warmup=0.5)
+    shown = said(figures.schedule(recipe, 10))
+    assert "rate 0.002 at most (step 21 of 50)" in shown
+    assert "all: 4 epochs\naugment patch_strong, mix both" in shown
+    assert "second: 1 epoch\naugment flips" in shown
+    stalled = Recipe(epochs=4, schedule="plateau", patience=2)
+    assert "times 0.5 whenever AUC stalls for 2 epochs" in said(figures.schedule(stalled, 10))
+    with pytest.raises(SettingsError, match="per_epoch"):
+        figures.schedule(recipe, 0)
 
 
 def test_a_group_in_two_folds_is_called_a_leak() -> None:
