@@ -64,7 +64,7 @@ def main() -> None:
     notes = (
         "Each at its own input and number of classes, with its scaling inside; CPU time of one "
         f"thread, medians of {asked.repeats} calls of predict_on_batch. A bag has "
-        f"{INSTANCES} instances. HeLP's networks give probabilities of each pixel. All other names: "
+        f"{INSTANCES} instances. HeLP's networks give probabilities of each pixel. All others: "
         "`kit.models.REGISTRY`; their parameters: "
         "`tests/network_parameters.csv`."
     )

@@ -118,7 +118,8 @@ def draw_map(steps: Policy, draws: Draws, height: int, width: int) -> Map | None
         shift = draws.coin()[:, None] * draws.uniform(-steps.shift, steps.shift, (2,))
     if steps.crop:
         lost = draws.amount(steps.crop, 0)
-        shift = shift + lost[:, None] * draws.uniform(-0.5, 0.5, (2,))
+        room = (sides - 1) / sides  # from the first pixel's centre to the last one's
+        shift = shift + lost[:, None] * room * draws.uniform(-0.5, 0.5, (2,))
         scale = scale * (1 - lost)
     cos, sin = ops.cos(angle) * scale, ops.sin(angle) * scale
     turn = ops.stack([ops.stack([cos, -sin], -1), ops.stack([sin, cos], -1)], -2)

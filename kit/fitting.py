@@ -61,7 +61,7 @@ def train(fit: Fit, *, cut: bool = False) -> bool:
     halvings = 0
     while True:
         try:
-            return _Session(fit, halvings).run(cut)
+            return Session(fit, halvings).run(cut)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -89,7 +89,7 @@ def _states(fit: Fit) -> Path:
     return fit.path.parent / STATES
 
 
-class _Session:
+class Session:
     """The training of one fit in this process, from its newest state on."""
 
     def __init__(self, fit: Fit, halvings: int) -> None:

@@ -512,7 +512,7 @@ def test_bare_images_cannot_be_mixed() -> None:
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"mask": bar(4, 16)}, r"mask.*did you mean masks\?"),
+        ({"mask": bar(4, 16)}, r"mask.*did you mean masks"),
         ({"masks": bar(4, 16)[..., 0]}, r"masks do not fit.*\(n, 16, 16, 1\).*\(4, 16, 16\)"),
         ({"masks": bar(4, 24)}, r"masks do not fit.*\(4, 24, 24, 1\)"),
         ({"boxes": np.ones((4, 4))}, r"boxes do not fit.*\(n, boxes, 4\).*\(4, 4\)"),

@@ -81,7 +81,7 @@ class Killed(BaseException):
 
 def killed_in_every_epoch(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> int:
     """Train with a kill in each epoch's second step; return how often it was begun."""
-    real, begun = fitting._Session._step, 0
+    real, begun = fitting.Session._step, 0
     while True:
         begun += 1
         with monkeypatch.context() as patched:
@@ -93,7 +93,7 @@ def killed_in_every_epoch(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> int:
                     raise Killed
                 return real(self, inputs)
 
-            patched.setattr(fitting._Session, "_step", step)
+            patched.setattr(fitting.Session, "_step", step)
             try:
                 assert fitting.train(fit)
                 return begun
@@ -158,7 +158,7 @@ def test_a_damaged_state_costs_an_epoch_and_no_bit(
 def stopped_after(epochs: int, fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train so many epochs, and find the time up."""
     with monkeypatch.context() as patched:
-        patched.setattr(fitting._Session, "_late", lambda self: self.progress.epoch >= epochs)
+        patched.setattr(fitting.Session, "_late", lambda self: self.progress.epoch >= epochs)
         assert fitting.train(fit) is False
     assert not fit.done()
 
@@ -176,14 +176,14 @@ def test_an_epoch_is_not_begun_that_would_leave_no_time_to_predict(
     fit = fit_of(data, tmp_path, Recipe(9, 4, steps=1), predictions=40, until=1000.0)
     now = [0.0]
     monkeypatch.setattr(fitting.time, "time", lambda: now[0])
-    real = fitting._Session._epoch
+    real = fitting.Session._epoch
 
     def epoch(self: Any, start: int) -> None:
         real(self, start)
         self.progress.rows[-1]["seconds"] = 100.0
         now[0] += 100.0
 
-    monkeypatch.setattr(fitting._Session, "_epoch", epoch)
+    monkeypatch.setattr(fitting.Session, "_epoch", epoch)
     # an epoch of 4 images takes 100 s, so 40 predictions may take 1,000 s: one epoch, no second
     assert fitting.train(fit) is False
     assert len(history(fit)) == 1
@@ -349,14 +349,14 @@ def test_the_cases_that_are_named_are_those_of_the_batch(
 ) -> None:
     fit = fit_of(data, tmp_path, Recipe(2, 4, monitor="none", augment="none"))
     bad = fit.rows[7]
-    real = fitting._Session._read
+    real = fitting.Session._read
 
     def read(self: Any, rows: np.ndarray) -> Any:
         rows, inputs = real(self, rows)
         weight = inputs["weights"] * np.where(self.fit.rows[rows] == bad, np.inf, 1)
         return rows, {**inputs, "weights": weight.astype("float32")}
 
-    monkeypatch.setattr(fitting._Session, "_read", read)
+    monkeypatch.setattr(fitting.Session, "_read", read)
     with np.errstate(invalid="ignore"), pytest.raises(TrainingError) as caught:
         fitting.train(fit)
     assert data.items.case_id[bad] in str(caught.value)
@@ -565,7 +565,7 @@ def test_graphs_resume_to_the_bit_too(
 
 def test_states_hold_all_that_moves(data: Store, tmp_path: Path) -> None:
     fit = fit_of(data, tmp_path, Recipe(1, 4, steps=12, optimizer="radam"), "tiny")
-    session = fitting._Session(fit, 0)
+    session = fitting.Session(fit, 0)
     before = fitting.captured(session.trainer)
     session._epoch(0)
     session._save()

@@ -200,11 +200,11 @@ def test_cores_are_those_that_the_process_may_use() -> None:
     assert 1 <= jobs.cores() <= (os.cpu_count() or 1)
 
 
-def test_an_accelerator_is_not_shared_and_cores_are_divided(
+def test_each_accelerator_has_one_job_and_cores_are_divided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jobs, "cores", lambda: 8)
-    monkeypatch.setattr(jobs, "accelerators", lambda: 0)
+    monkeypatch.setattr(jobs, "visible_devices", list)
     assert [jobs.default_workers(threads) for threads in (1, 3, 16)] == [8, 2, 1]
-    monkeypatch.setattr(jobs, "accelerators", lambda: 2)
-    assert jobs.default_workers(1) == 1
+    monkeypatch.setattr(jobs, "visible_devices", lambda: ["0", "1"])
+    assert jobs.default_workers(1) == 2

@@ -375,7 +375,7 @@ def test_all_layers_train_again_after_the_head() -> None:
 
 def test_a_model_that_the_kit_did_not_build_has_no_head() -> None:
     image = keras.Input((4,))
-    with pytest.raises(ModelError, match=r"no head.*model mine.*named pool"):
+    with pytest.raises(ModelError, match=r"no head.*named pool.*model mine"):
         head_layers(keras.Model(image, keras.layers.Dense(2)(image), name="mine"))
 
 

@@ -77,7 +77,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
 def late(monkeypatch: pytest.MonkeyPatch, *numbers: int, after: int = 1) -> None:
     """Let the time be up in these folds, after so many epochs."""
     monkeypatch.setattr(
-        fitting._Session, "_late",
+        fitting.Session, "_late",
         lambda self: self.fit.fold in numbers and self.progress.epoch >= after,
     )  # fmt: skip
 
