@@ -55,6 +55,7 @@ from kit.store import Store
 log = logging.getLogger(__name__)
 
 UNREADABLE = 0.05
+CHOSEN = "the held-out fold chose the epoch, so that these figures are a little optimistic"
 ENDING = 30.0  # seconds of a time budget that figures, submission and report may take
 REHEARSED_FROM = 8  # epochs in all; a shorter training is as soon over as its rehearsal
 
@@ -376,6 +377,8 @@ class Run:
         """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
         path, values = self.out / "metrics.json", self.settings
         cautions = alike.cautions(self.alike(), self.cases(), self.dataset.caution)
+        if recipe_of(values).chooses:
+            cautions = [*cautions, CHOSEN]
         inputs = [digest(self.oof()), digest(self.folds()), cautions, settings_key(values)]
         inputs += marks.key(self.cases())
 
