@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 UNREADABLE = 0.05
 CHOSEN = "the held-out fold chose the epoch, so that these figures are a little optimistic"
-ENDING = 30.0  # seconds of a time budget that figures, submission and report may take
+ENDING = 45.0  # seconds of a time budget that figures, submission and report may take
 REHEARSED_FROM = 8  # epochs in all; a shorter training is as soon over as its rehearsal
 
 

@@ -329,6 +329,8 @@ def _sides(fit: Fit, folds: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def fit_and_predict(fit: Fit, folds: pd.DataFrame, views: str, cut: bool) -> Tables | None:
     """Train a network where it does not stand and predict both sides: one job of a run."""
+    if not (fit.done() or cut) and time.time() > fit.until:
+        return None
     if not _predicted(fit, folds, views):
         load_backend(fit.recipe.threads, fit.recipe.device)
     if not fit.done():
