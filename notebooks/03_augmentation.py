@@ -103,15 +103,17 @@ pd.Series(found, name="AUC of the small classifier").to_frame().round(3)
 # numbers are the share of the second class, in CutMix that of the area.
 
 # %%
-chosen = items.index[np.argsort(truth, kind="stable")]  # a roll of the batch pairs the classes
+chosen = items.index[np.argsort(truth, kind="stable")]  # so that the partner is of either class
 chosen = chosen[np.linspace(0, len(chosen) - 1, 64).astype(int)].to_numpy()
-positive = (store.items.label[chosen] == items.label.max()).to_numpy()
-batch = {"images": store.pixels[chosen], "targets": np.eye(2)[positive * 1]}
-mixed = Augment("none", mix="both", seed=SEED)(batch, training=True)
-share = np.asarray(mixed["targets"])[:, 1]
-shown = np.argsort(-np.minimum(share, 1 - share), kind="stable")[:8]
-names = [f"{part:.0%} {items.label.max()}" for part in share[shown]]
-figures.contact_sheet(np.asarray(mixed["images"])[shown], names, title="Mixed, and their labels")
+second, pictures, names = store.items.label[chosen] == items.label.max(), [], []
+batch = {"images": store.pixels[chosen], "targets": np.eye(2)[second.astype(int)]}
+for mix in ("mixup", "cutmix"):
+    mixed = Augment("none", mix=mix, seed=SEED)(batch, training=True)
+    share = np.asarray(mixed["targets"])[:, 1]
+    shown = np.argsort(-np.minimum(share, 1 - share), kind="stable")[:4]
+    pictures += [*np.asarray(mixed["images"])[shown]]
+    names += [f"{mix}: {100 * part:.0f} %" for part in share[shown]]
+figures.contact_sheet(np.stack(pictures), names, title=f"Share of {items.label.max()}")
 
 # %% [markdown]
 # **Figure: test-time views.** A prediction may be the mean over the symmetries that the policy

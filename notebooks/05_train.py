@@ -14,9 +14,6 @@ SMOKE = True
 SEED = 0
 
 # %%
-import time
-from dataclasses import replace
-
 import pandas as pd
 
 from kit import figures, histories
@@ -33,6 +30,8 @@ pd.Series(run.settings.model_dump(), name="setting")[names].to_frame()
 # recipe is all that decides how a network learns; `--set learning_rate=.001` changes it.
 
 # %%
+from dataclasses import replace
+
 recipe, items = recipe_of(run.settings), run.pixels().items
 learnt = items.train.sum() * (1 - 1 / run.settings.n_splits)
 per_epoch = max(1, int(learnt // recipe.batch_size))
@@ -82,6 +81,8 @@ pd.DataFrame({"file": [str(path.relative_to(run.models)) for path in files],
 # that decides it, so that another recipe, or another image in its folds, trains it again.
 
 # %%
+import time
+
 begun = time.monotonic()
 again = open_run(CHALLENGE, smoke=SMOKE, settings={"seed": SEED}).oof()
 seconds = round(time.monotonic() - begun, 1)
