@@ -30,7 +30,9 @@ NETWORKS = {
 """Every network of our own, one of HeLP's and one family of keras.applications: input shapes."""
 CASES = {
     "plain": {"augment": "patch", "schedule": "plateau", "keep": "best", "clip": 1.0},
-    "students": {"augment": "flips", "students": 2, "optimizer": "radam", "balance": "weights"},
+    "students": {
+        "augment": "flips", "epochs": 5, "students": 2, "optimizer": "radam", "balance": "weights",
+    },
     "stages": {
         "augment": "patch_strong", "mix": "both", "second_epochs": 2, "head_epochs": 1,
         "optimizer": "sgd", "loss": "focal", "label_smoothing": 0.1,
@@ -71,7 +73,7 @@ def trained(folder: Path, case: str) -> dict[str, object]:
     from kit.recipes import Recipe
 
     pixels, folds = drawn(folder)
-    recipe = Recipe(2, 8, learning_rate=1e-2, **CASES[case])
+    recipe = Recipe(**{"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, **CASES[case]})
     work = {"classes": ["bright", "dark"], "tta": case == "plain"}
     apart = int(case == "plain")  # the others in this process, which is quicker
     oof, _ = training.cross_validate(
@@ -133,6 +135,10 @@ def save_networks(folder: Path) -> None:
         keras.utils.set_random_seed(7)
         network, rng = build_model(name, shape, 3), np.random.default_rng(7)
         network.set_weights([w * rng.uniform(0.8, 1.2, w.shape) for w in network.get_weights()])
+        for layer in network._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.0  # one look sets the statistics, so that deep maps do not fade
+        network(inputs(name), training=True)
         network.save(folder / f"{name}.keras")
 
 
@@ -193,7 +199,7 @@ def test_equal_weights_predict_alike_on_every_backend(
     found = run(backend, "predict", str(folder))
     assert set(found) == set(NETWORKS)
     for name, prob in expected.items():
-        assert np.ptp(prob, axis=0).max() > 0.01, f"{name} says the same of all: it shows nothing"
+        assert np.ptp(prob, axis=0).max() > 3e-3, f"{name} says the same of all: it shows nothing"
         np.testing.assert_allclose(found[name], prob, atol=1e-4, rtol=0, err_msg=name)
 
 
