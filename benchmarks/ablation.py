@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,31 +100,39 @@ def interval(metric: dict[str, float]) -> str:
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
 
 
+def judged(run: Run, wanted: Sequence[str], out: Path) -> None:
+    """Train and judge the variants of one set; each one's line of the table is kept in `out`."""
+    default: pd.DataFrame | None = None
+    for variant, change in variants(run).items():
+        if variant not in ("default", *wanted):
+            continue
+        found, table = figures(run, predictions(run, variant, dict(change), out))
+        default = table if default is None else default
+        line = [
+            run.dataset.name, variant, interval(found["auc"]), auc_of_folds(run, table),
+            "" if variant == "default" else difference(run, table, default),
+            interval(found["mean_of_six"]), interval(found["accuracy"]),
+        ]  # fmt: skip
+        print(" | ".join(line), flush=True)
+        (out / f"{variant.replace(' ', '_')}.json").write_text(json.dumps(line))
+
+
 def main() -> None:
-    """Print the table and, if asked, keep it."""
+    """Judge what is asked for, print the table of all that stands and, if asked, keep it."""
     asked = arguments(
-        "What each part of the defaults is worth", data="", out="", sets="", workers=0
-    )
-    out = Path(asked.out or Path(tempfile.gettempdir()) / "kit-ablation")
-    lines = []
-    for name in asked.sets.split(",") if asked.sets else SETS:
+        "What each part of the defaults is worth", data="", out="", sets=",".join(SETS),
+        variants="", workers=0,
+    )  # fmt: skip
+    out, lines = Path(asked.out or Path(tempfile.gettempdir()) / "kit-ablation"), []
+    for name in SETS:
         run = open_run(
             name, data=asked.data or None, out=out / name / "run", workers=asked.workers or None
         )
-        default = None
-        for variant, change in variants(run).items():
-            done = out / name / f"{variant.replace(' ', '_')}.json"
-            oof = predictions(run, variant, dict(change), out / name)
-            found, table = figures(run, oof)
-            default = table if default is None else default
-            line = [
-                name, variant, interval(found["auc"]), auc_of_folds(run, table),
-                "" if variant == "default" else difference(run, table, default),
-                interval(found["mean_of_six"]), interval(found["accuracy"]),
-            ]  # fmt: skip
-            done.write_text(json.dumps(line))
-            print(" | ".join(line), flush=True)
-            lines.append(line)
+        if name in asked.sets.split(","):
+            wanted = asked.variants.split(",") if asked.variants else list(variants(run))
+            judged(run, wanted, out / name)
+        files = [out / name / f"{one.replace(' ', '_')}.json" for one in variants(run)]
+        lines += [json.loads(file.read_text()) for file in files if file.is_file()]
     notes = (
         "Out-of-fold, one seed, `kit run`'s defaults; brackets are 95 % intervals over patients "
         "(BreastMNIST and RetinaMNIST name none: over groups of copies); `folds` is the range of "
