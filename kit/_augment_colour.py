@@ -57,7 +57,7 @@ def tone(x: Any, steps: Policy, draws: Draws) -> Any:
     coin = each(draws.coin(), 3)
     factor = 1 + coin * draws.normal(steps.stain, (1, 3))
     offset = coin * draws.normal(steps.stain / 2, (1, 3))
-    matrix = ops.matmul(_HED_FROM_RGB * factor, _RGB_FROM_HED) * each(power, 3)
+    matrix = ops.matmul(ops.multiply(_HED_FROM_RGB, factor), _RGB_FROM_HED) * each(power, 3)
     # (light - white) @ matrix - offset of the density + white, its constants taken together
     moved = ops.matmul(offset, _RGB_FROM_HED) * each(power, 3)
     constant = white - moved - white * ops.sum(matrix, axis=1, keepdims=True)
@@ -148,7 +148,7 @@ def rectangle(centre: Any, sides: Any, height: int, width: int) -> tuple[Any, An
     inside = []
     for axis, side in enumerate((height, width)):
         places = (np.arange(side, dtype=np.float32) + 0.5) / side
-        away = ops.abs(places - centre[:, axis : axis + 1])
+        away = ops.abs(ops.subtract(places, centre[:, axis : axis + 1]))
         inside.append(ops.cast(away < sides[:, axis : axis + 1] / 2, "float32"))
     return inside[0], inside[1]
 

@@ -70,7 +70,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
             ]
         value = losses.mutual(each, logits) if len(logits) > 1 else each[0]
         value = ops.mean(ops.reshape(value, (ops.shape(value)[0], -1)), axis=1)
-        return ops.sum(value * x["weights"])
+        return ops.sum(ops.multiply(value, x["weights"]))
 
     def reseed(self, *seed: int) -> None:
         """Set every generator anew, those inside layers too, from whole numbers."""
