@@ -8,6 +8,7 @@ on: thresholds are nested by fold, no epoch is picked. Called again it goes on w
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,26 +22,27 @@ from kit import aggregate, scoring
 from kit.challenges import open_run
 from kit.comparison import compare
 from kit.ensemble import Ensemble
+from kit.jobs import visible_devices
 from kit.pipeline import Run
 from kit.recipes import recipe_of
 from kit.training import cross_validate
 
 SETS = ("breastmnist", "retinamnist", "idc_patches")
-COLUMNS = ("data set", "recipe", "AUC", "folds", "against the default", "mean of six", "accuracy")
+COLUMNS = ("data set", "recipe", "AUC", "folds", "against the default", "mean of six", "accuracy",
+           "trained by")  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "without test-time views": {"tta": False},
+    "without augmentation": {"augment": "none"},
+    "without EMA": {"ema": 0.0},
+    "without stain jitter": {"augment": "patch-stain"},
+}
 
 
 def variants(run: Run) -> dict[str, dict[str, Any]]:
     """Return the recipes by name: what differs from the run's own."""
-    policy = run.settings.augment
-    found: dict[str, dict[str, Any]] = {
-        "default": {},
-        "without test-time views": {"tta": False},
-        "without augmentation": {"augment": "none"},
-        "without EMA": {"ema": 0.0},
-    }
-    if policy == "patch":
-        found["without stain jitter"] = {"augment": "patch-stain"}
-    return found
+    stained = run.settings.augment == "patch"
+    return {name: VARIANTS[name] for name in VARIANTS if stained or "stain" not in name}
 
 
 def predictions(run: Run, name: str, change: dict[str, Any], out: Path) -> pd.DataFrame:
@@ -100,6 +102,12 @@ def interval(metric: dict[str, float]) -> str:
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
 
 
+def machine() -> str:
+    """Return the backend, and whether a GPU trained."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    return f"{backend}, {'GPU' if visible_devices() else 'CPU'}"
+
+
 def judged(run: Run, wanted: Sequence[str], out: Path) -> None:
     """Train and judge the variants of one set; each one's line of the table is kept in `out`."""
     default: pd.DataFrame | None = None
@@ -111,7 +119,7 @@ def judged(run: Run, wanted: Sequence[str], out: Path) -> None:
         line = [
             run.dataset.name, variant, interval(found["auc"]), auc_of_folds(run, table),
             "" if variant == "default" else difference(run, table, default),
-            interval(found["mean_of_six"]), interval(found["accuracy"]),
+            interval(found["mean_of_six"]), interval(found["accuracy"]), machine(),
         ]  # fmt: skip
         print(" | ".join(line), flush=True)
         (out / f"{variant.replace(' ', '_')}.json").write_text(json.dumps(line))
@@ -125,13 +133,12 @@ def main() -> None:
     )  # fmt: skip
     out, lines = Path(asked.out or Path(tempfile.gettempdir()) / "kit-ablation"), []
     for name in SETS:
-        run = open_run(
-            name, data=asked.data or None, out=out / name / "run", workers=asked.workers or None
-        )
         if name in asked.sets.split(","):
-            wanted = asked.variants.split(",") if asked.variants else list(variants(run))
-            judged(run, wanted, out / name)
-        files = [out / name / f"{one.replace(' ', '_')}.json" for one in variants(run)]
+            run = open_run(
+                name, data=asked.data or None, out=out / name / "run", workers=asked.workers or None
+            )
+            judged(run, asked.variants.split(",") if asked.variants else list(VARIANTS), out / name)
+        files = [out / name / f"{one.replace(' ', '_')}.json" for one in VARIANTS]
         lines += [json.loads(file.read_text()) for file in files if file.is_file()]
     notes = (
         "Out-of-fold, one seed, `kit run`'s defaults; brackets are 95 % intervals over patients "

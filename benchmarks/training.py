@@ -102,8 +102,7 @@ def rows_of(name: str, n: int, side: int, channels: int, folder: Path, repeats: 
     feed.SHARE = share
     images, targets = pixels.pixels[:], np.eye(2, dtype="float32")[np.arange(n) % 2]
     fitted = plain(images.shape[1:], augment)
-    batches = [memory._read(rows)[1] for rows in np.split(np.arange(n), n // BATCH)]
-    held = [{k: keras.ops.convert_to_tensor(v) for k, v in one.items()} for one in batches]
+    held = [memory._read(rows)[1][0] for rows in np.split(np.arange(n), n // BATCH)]
 
     def tensors() -> None:
         for one in held:

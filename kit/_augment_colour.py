@@ -116,7 +116,7 @@ def jpeg(x: Any, steps: Policy, draws: Draws) -> Any:
     colour = channels == 3
     blocks = _blocks(ops.matmul(x, _YCC_FROM_RGB) if colour else x)
     tables = np.stack([_LUMA, *[_CHROMA.ravel()] * 2] if colour else [_LUMA] * channels)
-    coarse = each(ops.maximum(draws.amount(steps.jpeg, 0), _FINEST), 5) * tables
+    coarse = ops.multiply(each(ops.maximum(draws.amount(steps.jpeg, 0), _FINEST), 5), tables)
     rounded = ops.round(ops.matmul(blocks, _COSINES.T) / coarse) * coarse
     found = _unblocked(ops.matmul(rounded, _COSINES))[:, :height, :width]
     return ops.matmul(found, _RGB_FROM_YCC) if colour else found

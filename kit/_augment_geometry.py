@@ -79,8 +79,9 @@ class Map:
         """
         boxes = ops.cast(boxes, "float32")
         start, size = boxes[..., None, :2], boxes[..., None, 2:] - boxes[..., None, :2]
-        points = self._to_result(start + size * _AROUND.astype("float32") - 0.5) + 0.5
-        sides = np.array([self.width, self.height], "float32")
+        around = ops.convert_to_tensor(_AROUND, "float32")
+        points = self._to_result(start + size * around - 0.5) + 0.5
+        sides = ops.convert_to_tensor([self.width, self.height], "float32")
         low = ops.clip(ops.min(points, axis=2), 0, sides)
         high = ops.clip(ops.max(points, axis=2), 0, sides)
         left = ops.all((high - low > 1e-3) & (size[:, :, 0] > 0), axis=-1, keepdims=True)
@@ -88,7 +89,7 @@ class Map:
 
     def _to_result(self, points: Any) -> Any:
         """Return where points of the source lie in the result, shape (n, k, m, 2)."""
-        middle = np.array([(self.width - 1) / 2, (self.height - 1) / 2], "float32")
+        middle = ops.convert_to_tensor([(self.width - 1) / 2, (self.height - 1) / 2], "float32")
         (a, b), (c, d) = ([self.matrix[:, i, j] for j in (0, 1)] for i in (0, 1))
         back = ops.stack([ops.stack([d, -c], -1), ops.stack([-b, a], -1)], -2)  # transposed
         back = (back / each(a * d - b * c, 3))[:, None]
@@ -109,7 +110,7 @@ def draw_map(steps: Policy, draws: Draws, height: int, width: int) -> Map | None
     free = steps.rotate or steps.zoom or steps.shift or steps.crop or steps.elastic
     if not (free or steps.flip or steps.symmetries):
         return None
-    sides = np.array([width, height], "float32")
+    sides = ops.convert_to_tensor([width, height], "float32")
     mirror = _mirrors(steps, draws, height == width)
     angle = draws.amount(steps.rotate * np.pi / 180) if steps.rotate else draws.zeros()
     scale = 1 + draws.amount(steps.zoom) if steps.zoom else 1 + draws.zeros()
@@ -148,7 +149,7 @@ def _splines(places: Any, side: int) -> Any:
     """
     span = max(side - 1, 1) / (KNOTS - 3)
     along = ops.clip(ops.cast(places, "float32") / span, 0, KNOTS - 3)
-    away = ops.abs(along[..., None] + 1 - np.arange(KNOTS, dtype="float32"))
+    away = ops.abs(along[..., None] + 1 - ops.arange(KNOTS, dtype="float32"))
     near = 2 / 3 - away**2 + away**3 / 2
     return ops.where(away < 1, near, ops.maximum(2 - away, 0) ** 3 / 6)
 

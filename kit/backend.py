@@ -33,6 +33,7 @@ def load_backend(threads: int, device: str = "auto") -> None:
             os.environ[name] = str(threads)
         os.environ["TF_NUM_INTEROP_THREADS"] = "1"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        _repeatable()
         if device == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -40,6 +41,8 @@ def load_backend(threads: int, device: str = "auto") -> None:
             import keras
 
             keras.ops.zeros(1)  # the devices are looked up at the first use
+            if keras.backend.backend() == "torch":
+                sys.modules["torch"].use_deterministic_algorithms(True, warn_only=True)
     if device == "gpu" and not gpus():
         import keras
 
@@ -50,10 +53,21 @@ def load_backend(threads: int, device: str = "auto") -> None:
         )  # fmt: skip
 
 
+def _repeatable() -> None:
+    """Have GPUs add in the same order each time; what the environment says already stands."""
+    os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch's
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_deterministic_ops" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
 def gpus() -> list[str]:
     """Return the GPUs that the loaded backend sees."""
     import keras
 
+    if keras.backend.backend() == "torch":  # Keras lists no devices of PyTorch's
+        return [f"cuda:{n}" for n in range(sys.modules["torch"].cuda.device_count())]
     return [str(one) for one in keras.distribution.list_devices() if "cpu" not in str(one).lower()]
 
 

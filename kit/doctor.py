@@ -32,11 +32,8 @@ DISK = (0.5, 5.0)
 OPENCV = ("opencv-python-headless", "opencv-python")
 PROBE = """
 import json, keras
-try:
-    gpus = keras.distribution.list_devices("gpu")
-except Exception:
-    gpus = []
-print(json.dumps([keras.backend.backend(), gpus]))
+from kit.backend import gpus
+print(json.dumps([keras.backend.backend(), gpus()]))
 """
 
 

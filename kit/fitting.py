@@ -63,9 +63,19 @@ def train(fit: Fit, *, cut: bool = False) -> bool:
         try:
             return Session(fit, halvings).run(cut)
         except Exception as error:
+            if "determinis" in str(error):
+                raise _without_order(error) from error
             if not out_of_memory(error):
                 raise
             halvings = _halved(fit, halvings, error)
+
+
+def _without_order(error: Exception) -> TrainingError:
+    return TrainingError(
+        "the GPU has no way to take a step of this network that gives the same each time",
+        received=str(error)[:200], remedy="set TF_DETERMINISTIC_OPS=0 in the environment: the "
+        "training is not the same to the last digit then, when it is repeated or resumed",
+    )  # fmt: skip
 
 
 def _halved(fit: Fit, halvings: int, error: Exception) -> int:
@@ -171,10 +181,10 @@ class Session:
             balanced=recipe.balance == "sampling",
         )  # fmt: skip
         losses, before, now = [], (progress.epoch - start) * self.steps, 0.0
-        for step, (rows, inputs) in enumerate(feed.ahead(self._read, batches)):
+        for step, (rows, parts) in enumerate(feed.ahead(self._read, batches)):
             now = rate(recipe, stage, before + step, self.steps, reductions=progress.reductions)
             self.trainer.optimizer.learning_rate = now
-            losses.append(self._step(inputs))
+            losses.append(self._step(parts))
             if not np.isfinite(losses[-1]):
                 raise _not_finite(fit, rows, progress.epoch + 1, step + 1, now, losses)
         progress.epoch += 1
@@ -188,25 +198,29 @@ class Session:
         if recipe.stop_after and progress.since >= recipe.stop_after:
             progress.epoch = start + stage.epochs
 
-    def _read(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the rows of a batch, and its images, targets and weights."""
-        codes = self.fit.codes[rows]
-        return rows, {
+    def _read(self, rows: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Return the rows of a batch, and it in one or several parts, on the device.
+
+        Each part has images, targets and weights; the optimizer takes the mean of the gradients.
+        """
+        codes, parts = self.fit.codes[rows], 1 << self.progress.halvings
+        whole = {
             "images": np.asarray(self.pixels[self.places[rows]]),
             "targets": np.eye(len(self.fit.classes), dtype="float32")[codes],
-            "weights": self.share[codes],
+            "weights": self.share[codes] * np.float32(parts / self.share[codes].sum()),
         }
+        cuts = {name: np.array_split(values, parts) for name, values in whole.items()}
+        return rows, [
+            {name: keras.ops.convert_to_tensor(values[n]) for name, values in cuts.items()}
+            for n in range(parts)
+        ]
 
-    def _step(self, inputs: dict[str, np.ndarray]) -> float:
+    def _step(self, parts: list[dict[str, Any]]) -> float:
         """Return the loss of one step, taken in one or several small batches."""
-        parts, shares = 1 << self.progress.halvings, inputs["weights"]
-        inputs = {**inputs, "weights": shares * np.float32(parts / shares.sum())}
-        cuts = {name: np.array_split(values, parts) for name, values in inputs.items()}
         losses = []
-        for n in range(parts):  # the optimizer takes the mean of their gradients
+        for part in parts:
             self.trainer.reset_metrics()  # Keras before 3.14 would tell a running mean
-            told = self.trainer.train_on_batch({name: values[n] for name, values in cuts.items()})
-            losses.append(float(np.mean(told)))
+            losses.append(float(self.trainer.train_on_batch(part, return_dict=True)["loss"]))
         return float(np.mean(losses))
 
     def _watch(self) -> float | None:
@@ -277,7 +291,8 @@ def _students(fit: Fit) -> list[Any]:
             drawn = np.random.SeedSequence([fit.recipe.seed, fit.fold + 1, fit.seed, student])
             keras.utils.set_random_seed(int(drawn.generate_state(1)[0] % 2**31))
             shape = tuple(fit.store.pixels.shape[1:])
-            found.append(build_model(fit.model, shape, len(fit.classes), weights=fit.weights))
+            with keras.name_scope(f"student_{student}"):  # PyTorch knows weights by their paths
+                found.append(build_model(fit.model, shape, len(fit.classes), weights=fit.weights))
     finally:
         keras.config.set_dtype_policy("float32")
     return found

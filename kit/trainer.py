@@ -164,4 +164,4 @@ def average(trainer: Trainer) -> None:
     """Set the networks' weights to their moving average, where there is one."""
     trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
     for one in trainer.trainable_variables:
-        one.assign(ops.copy(one.value))  # JAX would share the array, and give it up at the next call
+        one.assign(ops.copy(one.value))  # JAX would share the array, and give it up later

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -274,8 +278,8 @@ def test_the_moving_average_is_what_is_watched_and_written(
     passed: list[list[np.ndarray]] = []
     real = Trainer.train_on_batch
 
-    def watched(self: Trainer, *args: Any) -> Any:
-        loss = real(self, *args)
+    def watched(self: Trainer, *args: Any, **named: Any) -> Any:
+        loss = real(self, *args, **named)
         passed.append([np.array(one) for one in self.students[0].get_weights()])
         return loss
 
@@ -305,9 +309,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, np.ndarray]]:
     seen: list[dict[str, np.ndarray]] = []
     real = Trainer.train_on_batch
 
-    def watched(self: Trainer, inputs: dict[str, np.ndarray]) -> Any:
-        seen.append(inputs)
-        return real(self, inputs)
+    def watched(self: Trainer, inputs: dict[str, Any], **named: Any) -> Any:
+        seen.append({name: np.array(one) for name, one in inputs.items()})
+        return real(self, inputs, **named)
 
     monkeypatch.setattr(Trainer, "train_on_batch", watched)
     return seen
@@ -352,9 +356,9 @@ def test_the_cases_that_are_named_are_those_of_the_batch(
     real = fitting.Session._read
 
     def read(self: Any, rows: np.ndarray) -> Any:
-        rows, inputs = real(self, rows)
-        weight = inputs["weights"] * np.where(self.fit.rows[rows] == bad, np.inf, 1)
-        return rows, {**inputs, "weights": weight.astype("float32")}
+        rows, (part,) = real(self, rows)
+        weight = np.array(part["weights"]) * np.where(self.fit.rows[rows] == bad, np.inf, 1)
+        return rows, [{**part, "weights": weight.astype("float32")}]
 
     monkeypatch.setattr(fitting.Session, "_read", read)
     with np.errstate(invalid="ignore"), pytest.raises(TrainingError) as caught:
@@ -379,11 +383,11 @@ def memory_for(images: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     taken: list[int] = []
     real = Trainer.train_on_batch
 
-    def limited(self: Trainer, inputs: dict[str, np.ndarray]) -> Any:
+    def limited(self: Trainer, inputs: dict[str, Any], **named: Any) -> Any:
         if len(inputs["images"]) > images:
             raise ResourceExhaustedError("failed to allocate memory")
         taken.append(len(inputs["images"]))
-        return real(self, inputs)
+        return real(self, inputs, **named)
 
     monkeypatch.setattr(Trainer, "train_on_batch", limited)
     return taken
@@ -465,11 +469,22 @@ def test_every_backends_word_for_it_is_known(error: Exception) -> None:
 def test_another_error_is_not_taken_for_it(
     data: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(*_: Any) -> Any:
+    def wrong(*_: Any, **__: Any) -> Any:
         raise ValueError("shapes differ")
 
     monkeypatch.setattr(Trainer, "train_on_batch", wrong)
     with pytest.raises(ValueError, match="shapes differ"):
+        fitting.train(fit_of(data, tmp_path, Recipe(1, 4, steps=1)))
+
+
+def test_a_step_without_an_order_says_what_to_do(
+    data: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("A deterministic GPU implementation of Op is not currently available.")
+
+    monkeypatch.setattr(Trainer, "train_on_batch", refused)
+    with pytest.raises(TrainingError, match=r"of Op is not.*TF_DETERMINISTIC_OPS=0"):
         fitting.train(fit_of(data, tmp_path, Recipe(1, 4, steps=1)))
 
 
@@ -486,6 +501,13 @@ def test_two_students_are_one_network_with_the_mean_of_their_softmax(
     found = np.asarray(network.predict_on_batch(images))
     assert found == pytest.approx(np.mean(each, axis=0), abs=1e-6)
     assert found.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+
+
+def test_no_two_weights_of_students_have_one_path(data: Store, tmp_path: Path) -> None:
+    """PyTorch's gradients are set to zero by path: two weights of one path would add theirs up."""
+    session = fitting.Session(fit_of(data, tmp_path, Recipe(1, 4, steps=1, students=2)), 0)
+    paths = [one.path for one in session.trainer.trainable_variables]
+    assert len(set(paths)) == len(paths) > 2
 
 
 @pytest.mark.parametrize("teachers", [1, 2])
@@ -508,6 +530,28 @@ def test_a_network_learns_from_its_teachers_alone_where_they_have_the_whole_shar
     found = np.asarray(load_network(student.path).predict_on_batch(images))
     assert np.corrcoef(found[:, 1], told[:, 1])[0, 1] > 0.9
     assert [path.read_bytes() for path in paths] == before
+
+
+@pytest.mark.parametrize("given", ["", "--xla_dump_to=x", "--xla_gpu_deterministic_ops=false"])
+def test_gpus_are_asked_for_one_order_of_sums(given: str) -> None:
+    """Before the backend loads; what the environment says already stands."""
+    program = (
+        "import os; from kit.backend import _repeatable; _repeatable();"
+        "print(os.environ['TF_DETERMINISTIC_OPS'], os.environ['XLA_FLAGS'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={**os.environ, "XLA_FLAGS": given, "TF_DETERMINISTIC_OPS": "0" if given else "1"},
+    )  # fmt: skip
+    order = "" if "determ" in given else " --xla_gpu_deterministic_ops=true"
+    assert done.stdout.split() == ["0" if given else "1", *f"{given}{order}".split()]
+
+
+def test_pytorch_names_its_gpus_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: 2))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert backend.gpus() == ["cuda:0", "cuda:1"]
 
 
 def test_a_gpu_that_is_not_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

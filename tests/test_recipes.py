@@ -181,10 +181,10 @@ class Watched:
             pairs = zip(everything, before, strict=True)
             self.rates.append(float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate)))
             self.moved.append({
-                one.path for one, was in pairs
+                one.path.removeprefix("student_0/") for one, was in pairs
                 if not np.array_equal(keras.ops.convert_to_numpy(one), was)
             })  # fmt: skip
-            self.trainable = {one.path for one in variables}
+            self.trainable = {one.path.removeprefix("student_0/") for one in variables}
             return told
 
         monkeypatch.setattr(Trainer, "train_on_batch", watched)
