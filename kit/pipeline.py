@@ -2,291 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kit import (
-    aggregate,
-    alike,
-    histories,
-    jobs,
-    kinds,
-    marks,
-    scoring,
-    store,
-    submission,
-    training,
-    weights,
-)
-from kit.challenge import Challenge
-from kit.checks import columns, first
+from kit import aggregate, alike, histories, marks, scoring, submission, training, weights
 from kit.ensemble import Ensemble
-from kit.errors import ImageError, SettingsError
-from kit.files import (
-    FileIndex,
-    digest,
-    fingerprint,
-    read_json,
-    read_table,
-    remove_leftovers,
-    sha256,
-    write_json,
-    write_text,
-)
-from kit.folds import assign_folds, check_no_leak, join_groups, subset, with_folds
-from kit.models import check_model
-from kit.policies import policy
+from kit.files import digest, fingerprint, read_json, sha256, write_json
+from kit.prepared import Prepared
 from kit.recipes import recipe_of
 from kit.scoring import Scored
-from kit.settings import Settings, defaults, describe, difference, settings_key
-from kit.stages import Stages
-from kit.store import Store
+from kit.settings import settings_key
 
 log = logging.getLogger(__name__)
 
-UNREADABLE = 0.05
 CHOSEN = "the held-out fold chose the epoch, so that these figures are a little optimistic"
 ENDING = 45.0  # seconds of a time budget that figures, submission and report may take
 REHEARSED_FROM = 8  # epochs in all; a shorter training is as soon over as its rehearsal
 
 
-class Run:
-    """One run of a challenge: each method returns its table, making what is missing before it.
-
-    Args:
-        challenge: What is run.
-        root: Folder that the dataset's paths are relative to.
-        out: Folder of the run.
-        settings: What it does.
-        smoke: Whether the settings are those of a smoke run (no ledger line).
-        ledger: The challenge's ledger; None keeps none.
-        folds: Fold numbers to train; None: all.
-        fold_table: A folds table to use in place of our own.
-        workers: Processes; None: what cores and accelerators allow; 0: train in this process.
-        time_budget: Seconds in which the submission must stand; None: no limit.
-
-    Raises:
-        SettingsError: The folder belongs to a run with other settings.
-    """
-
-    def __init__(
-        self, challenge: Challenge, root: Path, out: Path, settings: Settings, *,
-        smoke: bool = False, ledger: Path | None = None, folds: Sequence[int] | None = None,
-        fold_table: Path | None = None, workers: int | None = None,
-        time_budget: float | None = None,
-    ) -> None:  # fmt: skip
-        self.challenge, self.dataset = challenge, challenge.dataset
-        self.root, self.out, self.settings = Path(root), Path(out), settings
-        self.smoke, self.synthetic = smoke, challenge.dataset.synthetic
-        self.ledger, self.only, self.fold_table = ledger, folds, fold_table
-        self.trainers = jobs.default_workers(settings.threads) if workers is None else workers
-        self.workers = max(1, workers or jobs.cores())
-        self.until = math.inf if time_budget is None else time.time() + time_budget
-        self._check()
-        self._claim()
-        self.stages = Stages(self.out)
-
-    def _check(self) -> None:
-        """Raise on what would fail later, before anything is read or written."""
-        check_model(self.settings.model)
-        recipe_of(self.settings)
-        policy(self.settings.augment)
-        policy(self.settings.second_augment)
-        if self.dataset.could_take(self.root, self.out):
-            raise SettingsError(
-                "the run would be written among its data", received=f"--out {self.out}",
-                path=self.root, remedy="choose another --out",
-            )  # fmt: skip
-        for fold in self.only or ():
-            if self.fold_table is None and not 0 <= fold < self.settings.n_splits:
-                raise SettingsError(
-                    "no such fold", expected=f"0 to {self.settings.n_splits - 1}",
-                    received=f"--folds {fold}",
-                )  # fmt: skip
-
-    def _claim(self) -> None:
-        """Write `settings.json`, or refuse a folder whose settings are others."""
-        mine = {
-            "challenge": self.challenge.name, "dataset": self.dataset.name, "smoke": self.smoke,
-            "fold_table": digest(self._given_folds()) if self.fold_table else None,
-            **self.settings.model_dump(mode="json"),
-        }  # fmt: skip
-        path = self.out / "settings.json"
-        if path.is_file():
-            # A run made before a setting existed had what is now its default.
-            theirs = {**defaults(), **read_json(path)["compared"]}
-            different = difference(mine, theirs)
-            if different and training.begun(self.models):
-                raise SettingsError(
-                    "the folder belongs to a run with other settings",
-                    received=describe(different), path=self.out,
-                    remedy="choose another --out, or leave it out to get a folder of its own",
-                )  # fmt: skip
-        remove_leftovers(self.out)
-        write_json(path, {
-            "fingerprint": self.fingerprint, "synthetic": self.synthetic, "compared": mine,
-            "settings": self.settings.model_dump(mode="json"),
-            "style": asdict(self.challenge.style), "entry": self.dataset.model_dump(mode="json"),
-        })  # fmt: skip
-        if self.synthetic:
-            note = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
-            write_text(self.out / "SYNTHETIC.txt", note)
-
-    @property
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the run's settings."""
-        return fingerprint([self.challenge.name, self.dataset.name, settings_key(self.settings)])
-
-    @property
-    def models(self) -> Path:
-        """Return the folder of networks and their predictions."""
-        return self.out / "models"
-
-    def cases(self) -> pd.DataFrame:
-        """Return the cases table, with `key`, the fingerprint of each case's content."""
-        return self._cases
-
-    @cached_property
-    def _cases(self) -> pd.DataFrame:
-        table = self.dataset.cases(root=self.root)
-        if self.settings.limit:
-            table = subset(table, self.settings.limit, self.settings.n_splits, self.settings.seed)
-        with self._inputs() as index:
-            table["key"] = kinds.content_key(self.dataset, self.root, table, index)
-        return self.stages.table("cases", digest(table), lambda: table)
-
-    def patches(self) -> pd.DataFrame | None:
-        """Return the patches table of slides and studies; None where a case is one image."""
-        return self._planned[0]
-
-    @cached_property
-    def _planned(self) -> tuple[pd.DataFrame | None, pd.DataFrame]:
-        """Return the patches table, and the cases that could not be opened, with the reason."""
-        cases = self.cases()
-        if self.dataset.kind not in kinds.PLANNED:
-            return None, pd.DataFrame({"case_id": [], "reason": []}, dtype=object)
-
-        @cache
-        def plan() -> tuple[pd.DataFrame, pd.DataFrame]:
-            return kinds.patches(
-                cases, self.dataset, self.root, self.settings, folder=self.out / "plans",
-                workers=self.workers,
-            )  # fmt: skip
-
-        given = digest(marks.unmarked(cases))
-        inputs = [given, self._mask_keys(cases), settings_key(self.settings, *kinds.PLANS)]
-        unopened = self.stages.table("unopened", inputs, lambda: plan()[1])
-        return self.stages.table("patches", inputs, lambda: plan()[0]), unopened
-
-    def _mask_keys(self, cases: pd.DataFrame) -> list[str]:
-        if "mask" not in cases:
-            return []
-        with self._inputs() as index:
-            masks = (self.root / mask for mask in cases["mask"] if isinstance(mask, str))
-            return [index.sha256(mask) for mask in masks]
-
-    @contextlib.contextmanager
-    def _inputs(self) -> Iterator[FileIndex]:
-        """Yield the sha256 of the inputs; what was read is kept also when reading is cut off."""
-        index = FileIndex(self.out / "inputs.parquet")
-        try:
-            yield index
-        finally:
-            index.save()
-
-    def pixels(self) -> Store:
-        """Return the store of all images that are learnt from or predicted.
-
-        Raises:
-            ImageError: A test case cannot be read, or 5 % of the training cases or more.
-        """
-        return self._read[0]
-
-    def failures(self) -> list[str]:
-        """Return what could not be read and was left out, a line each."""
-        return self._read[1]
-
-    @cached_property
-    def _read(self) -> tuple[Store, list[str]]:
-        cases, unopened = self.cases(), self._planned[1]
-        items = kinds.items(cases, self.patches(), self.settings)
-        found, unread = store.build(
-            self.out / "pixels", items,
-            kinds.reader(self.dataset, self.root, self.settings, items),
-            settings_key(self.settings, *kinds.READS), workers=self.workers,
-            quality=self.settings.jpeg_quality,
-        )  # fmt: skip
-        failures = [*unopened.reason, *unread]
-        gone = set(items.case_id) - set(found.items.case_id) | set(unopened.case_id)
-        lost = cases[cases.case_id.isin(gone)]
-        if (lost.split == "test").any():
-            raise ImageError(
-                "test cases cannot be read, and none may be left out", received=failures[0],
-                path=self.root, remedy="mend or replace the file",
-            )  # fmt: skip
-        if len(lost) >= UNREADABLE * max(1, int((cases.split != "test").sum())):
-            raise ImageError(
-                "too many cases cannot be read", expected=f"less than {UNREADABLE:.0%}",
-                received=f"{len(lost)} of {len(cases)}: {first(failures, 3)}", path=self.root,
-            )  # fmt: skip
-        for failure in failures:
-            log.warning("left out: %s", failure)
-        return found, failures
-
-    def folds(self) -> pd.DataFrame:
-        """Return the folds table: `case_id, group, label, fold`, a row for each training case."""
-        return self._folds
-
-    @cached_property
-    def _folds(self) -> pd.DataFrame:
-        cases, kept = self.cases(), self.pixels().items.case_id
-        plan = self.patches()
-        if plan is not None:  # a slide without tissue has no pixels and stays a case
-            bare = set(cases.case_id) - set(plan.case_id) - set(self._planned[1].case_id)
-            kept = pd.concat([kept, pd.Series(sorted(bare), dtype=object)])
-        cases = cases[(cases.split != "test") & cases.case_id.isin(kept)].reset_index(drop=True)
-        base, pairs = cases[["case_id", "group", "label"]], alike.within(self.alike(), cases)
-        given = self._given_folds() if self.fold_table else None
-        n_splits, seed = self.settings.n_splits, self.settings.seed
-        inputs = [digest(base), digest(pairs), n_splits, seed, given is not None and digest(given)]
-
-        def make() -> pd.DataFrame:
-            if given is not None:
-                asked = with_folds(base, given, path=str(self.fold_table))
-                return check_no_leak(asked, pairs=pairs)
-            joined = base.assign(group=join_groups(base, pairs))
-            fold = assign_folds(joined, n_splits, label="label", group="group", seed=seed)
-            return joined.assign(fold=fold.to_numpy())
-
-        return check_no_leak(self.stages.table("folds", inputs, make), pairs=pairs)
-
-    def alike(self) -> pd.DataFrame:
-        """Return the pairs of cases that must stand together: copies, and crops that overlap."""
-        return self._alike
-
-    @cached_property
-    def _alike(self) -> pd.DataFrame:
-        cases, store = self.cases(), self.pixels()
-        planned = self.dataset.kind in kinds.PLANNED
-        pixels = store.items.drop(columns=["label", "train"])  # what a review may change
-        inputs = [digest(marks.unmarked(cases)), digest(pixels)]
-        return self.stages.table(
-            "alike", inputs, lambda: alike.pairs_of(cases, store, planned=planned)
-        )
-
-    def _given_folds(self) -> pd.DataFrame:
-        table = read_table(Path(str(self.fold_table)))
-        return columns(table, ["case_id", "fold"], path=str(self.fold_table))[["case_id", "fold"]]
+class Run(Prepared):
+    """One run of a challenge, from its cases to a submission and a report; see `Prepared`."""
 
     def oof(self) -> pd.DataFrame:
         """Return the out-of-fold predictions, a row for each training case and network."""

@@ -23,7 +23,7 @@ FLOORS = {
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
     4: "training fits fitting trainer live inference aggregate submission figures report "
-    "pipeline synthetic inventory doctor kinds scoring finished overview quality _plots "
+    "pipeline prepared synthetic inventory doctor kinds scoring finished overview quality _plots "
     "_slide_figures _score_figures _model_figures _augment_figures _interval_figures "
     "_training_figures hard_cases alike challenge official judge joining review",
     5: "challenges platforms cli",
@@ -122,6 +122,7 @@ ALLOWED = {
     "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
     "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
+    "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
     "cli": {"challenges", "platforms"},  # the door to both
