@@ -31,6 +31,7 @@ CAPTIONS = {
     "augmentation_grid": "What the network sees of one image from epoch to epoch.",
     "fold_balance": "Folds should be alike in classes, and no patient be in two.",
     "history": "A loss that still falls asks for more epochs.",
+    "schedule": "The learning rate at each step, stage by stage.",
     "confusion_matrix": "Out-of-fold predictions: rows are the truth, columns the prediction.",
     "roc": "Out-of-fold: each point is a threshold; the band is from resampled patients.",
     "metrics_against_threshold": "What another threshold would have given, out of fold.",

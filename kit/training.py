@@ -338,12 +338,18 @@ def fit_and_predict(fit: Fit, folds: pd.DataFrame, views: str, cut: bool) -> Tab
 
         if not train(fit, cut=cut):
             return None
+    return _predictions(fit, folds, views)
+
+
+def _predictions(fit: Fit, folds: pd.DataFrame, views: str, most: int | None = None) -> Tables:
+    """Return a written network's predictions of both sides, of `most` images each."""
     sides = [
         inference.predict_rows(
-            fit.store, rows, fit.path, classes=fit.classes, path=_part(fit, side), policy=views
+            fit.store, rows[:most], fit.path, classes=fit.classes, path=_part(fit, side),
+            policy=views,
         ).assign(fold=fit.fold, seed=fit.seed, model=fit.model)
         for side, rows in _sides(fit, folds).items()
-    ]
+    ]  # fmt: skip
     return sides[0], sides[1]
 
 
@@ -386,11 +392,4 @@ def rehearsal(fit: Fit, folds: pd.DataFrame, views: str, folder: Path) -> Tables
         path=folder / "tiny.keras", until=time.time() + 3600,
     )  # fmt: skip
     train(tiny)
-    sides = [
-        inference.predict_rows(
-            fit.store, rows[:REHEARSED], tiny.path, classes=fit.classes, path=_part(tiny, side),
-            policy=views,
-        ).assign(fold=fit.fold, seed=fit.seed, model=fit.model)
-        for side, rows in _sides(fit, folds).items()
-    ]  # fmt: skip
-    return sides[0], sides[1]
+    return _predictions(tiny, folds, views, REHEARSED)

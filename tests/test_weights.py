@@ -312,7 +312,7 @@ def test_missing_weights_say_what_to_download_and_how_to_attach_it(tmp_path: Pat
         find(named("nets/w.h5"), "imagenet", tmp_path)
     told = str(caught.value)
     for part in ("https://example.org/w.h5", str(tmp_path / "nets" / "w.h5"), "/kaggle/input/nets",
-                 "nsml run", "nsml.save", "model=resnet_small trains from scratch"):  # fmt: skip
+                 "nsml run", "nsml.save", "model=seresnet_small trains from scratch"):  # fmt: skip
         assert part in told
 
 
