@@ -122,10 +122,25 @@ def _checked(inputs: Mapping[str, Any]) -> dict[str, Any]:
                 received=str(name), remedy=nearest(str(name), PARTS),
             )  # fmt: skip
     parts = {name: ops.convert_to_tensor(value) for name, value in inputs.items()}
-    size = tuple(parts["images"].shape[1:3])
+    images = parts.get("images")
+    if images is None or len(images.shape) != 4:
+        raise SettingsError(
+            "augmentation needs a batch of images", expected="shape (n, height, width, channels)",
+            received="no images" if images is None else f"shape {tuple(images.shape)}",
+            remedy="one image is a batch too: images[None]",
+        )  # fmt: skip
+    size = tuple(images.shape[1:3])
     for name, wanted in (("masks", 4), ("boxes", 3)):
         if name in parts and len(parts[name].shape) != wanted:
             raise _shape_error(name, parts[name], size)
+    if "boxes" in parts and parts["boxes"].shape[-1] != 4:
+        raise _shape_error("boxes", parts["boxes"], size)
+    for name, one in parts.items():
+        if None not in (one.shape[0], images.shape[0]) and one.shape[0] != images.shape[0]:
+            raise SettingsError(
+                f"{name} do not fit the images", expected=f"one for each of {images.shape[0]}",
+                received=f"shape {tuple(one.shape)}",
+            )  # fmt: skip
     for name in ("masks", "targets"):
         if name in parts and len(parts[name].shape) > 2 and tuple(parts[name].shape[1:3]) != size:
             raise _shape_error(name, parts[name], size)

@@ -32,7 +32,7 @@ def load_backend(threads: int, device: str = "auto") -> None:
         for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
             os.environ[name] = str(threads)
         os.environ["TF_NUM_INTEROP_THREADS"] = "1"
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         _repeatable()
         if device == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

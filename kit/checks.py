@@ -38,7 +38,7 @@ def choice(name: str, value: str, known: Iterable[str]) -> str:
     if value not in names:
         raise SettingsError(
             f"{name} is unknown", expected=f"one of {', '.join(sorted(names))}",
-            received=f"{name}={value}", remedy=nearest(value, names),
+            received=f"{name}={value}", remedy=nearest(str(value), names),
         )  # fmt: skip
     return value
 

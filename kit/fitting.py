@@ -117,6 +117,7 @@ class Session:
         self.network = network_of(self.students)
         self.teacher = _teacher(fit)
         self.best_weights = [arrays.pop(name) for name in sorted(arrays) if name.startswith("best")]
+        self.pace, self.watching = 0.0, 0.0  # seconds: of a step, of a look at the held-out fold
         self._begin(self.recipe.stage_at(max(0, self.progress.epoch - 1))[0])
         if note:
             restore(self.trainer, arrays, iterations=2.0 ** (self.progress.halvings - was))
@@ -144,15 +145,18 @@ class Session:
         return finished or cut
 
     def _late(self) -> bool:
-        """Return whether another epoch, and the predictions after it, would end too late."""
-        rows, fit = self.progress.rows, self.fit
-        epoch = max((row["seconds"] for row in rows[-3:]), default=0.0)
-        after = epoch * fit.predictions / (self.steps * self.batch)
-        return time.time() + epoch + after > fit.until
+        """Return whether another epoch, and the predictions after it, would end too late.
+
+        To predict takes less than half of what it takes to learn; the first step, which compiles,
+        says nothing of the next.
+        """
+        epoch = self.pace * self.steps + self.watching
+        after = self.pace * self.fit.predictions / self.batch / 2
+        return time.time() + epoch + after > self.fit.until
 
     def _begin(self, number: int) -> None:
         """Make the trainer of a stage, with an optimizer of its own."""
-        self.number, stage = number, self.recipe.stages[number]
+        self.number, stage, self.warm = number, self.recipe.stages[number], False
         self.trainer = compiled(
             self.students, self.recipe, stage, steps=stage.epochs * self.steps,
             teacher=self.teacher, accumulate=1 << self.progress.halvings,
@@ -180,15 +184,18 @@ class Session:
             fit.codes, self.batch, self.steps, seed, progress.epoch,
             balanced=recipe.balance == "sampling",
         )  # fmt: skip
-        losses, before, now = [], (progress.epoch - start) * self.steps, 0.0
+        losses, before, now, taken = [], (progress.epoch - start) * self.steps, 0.0, []
         for step, (rows, parts) in enumerate(feed.ahead(self._read, batches)):
             now = rate(recipe, stage, before + step, self.steps, reductions=progress.reductions)
-            self.trainer.optimizer.learning_rate = now
+            self.trainer.optimizer.learning_rate, ready = now, time.monotonic()
             losses.append(self._step(parts))
+            taken.append(time.monotonic() - ready)
             if not np.isfinite(losses[-1]):
                 raise _not_finite(fit, rows, progress.epoch + 1, step + 1, now, losses)
         progress.epoch += 1
+        taken, self.warm, ready = taken if self.warm else taken[1:], True, time.monotonic()
         value = self._watch()
+        self.pace, self.watching = float(np.median(taken or [0.0])), time.monotonic() - ready
         progress.rows.append({
             "epoch": progress.epoch, "stage": stage.name, "loss": float(np.mean(losses)),
             "rate": now, "monitor": recipe.monitor, "value": value, "best": progress.best,
@@ -236,6 +243,7 @@ class Session:
         if not np.isfinite(prob).all():
             raise TrainingError(
                 f"{fit.name}: the probabilities are not finite after epoch {progress.epoch}",
+                received=f"rate {float(self.trainer.optimizer.learning_rate):.3g} in its last step",
                 remedy="lower learning_rate, or set clip=1",
             )
         value = figure(recipe.monitor, fit.held_codes, prob)

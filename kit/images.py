@@ -16,6 +16,7 @@ from kit.files import atomic
 
 Fit = Literal["resize", "pad"]
 WHITE = 255
+DARK = 4096  # of 65536: below it, a 16-bit file holds 12 bits or fewer
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 # What OpenCV cannot read is told by an ImageError in one line, not by OpenCV's log as well.
@@ -124,6 +125,12 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 def _rgb(pixels: np.ndarray, path: Path) -> np.ndarray:
     """Return what OpenCV decoded (grey, BGR or BGRA; 8 or 16 bits) as uint8 RGB."""
     if pixels.dtype == np.uint16:
+        if 0 < (most := int(pixels.max())) < DARK:
+            raise ImageError(
+                "a 16-bit image is almost black: it seems to hold fewer bits",
+                expected="values that reach towards 65535", received=f"none above {most}",
+                path=path, remedy="scale it to 0..65535, or write 8 bits",
+            )  # fmt: skip
         pixels = np.rint(pixels.astype(np.float32) / 257).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise ImageError(

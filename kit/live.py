@@ -79,7 +79,7 @@ def epoch(row: Any, total: int) -> str:
 def line(fit: Fit, outcome: Outcome) -> str:
     """Return how a network ended: its epochs, its figure and its seconds."""
     if outcome.error is not None:
-        return f"{fit.name}: {outcome.error}"
+        return f"{fit.name}: {str(outcome.error).removeprefix(f'{fit.name}: ')}"
     table = histories.read(fit.path.with_suffix(".csv"))
     if not len(table):
         return f"{fit.name}: no epoch yet"

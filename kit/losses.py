@@ -23,8 +23,30 @@ def smoothed(targets: Any, smoothing: float) -> Any:
     return targets * (1 - smoothing) + smoothing / targets.shape[-1] if smoothing else targets
 
 
+def _checked(targets: Any, logits: Any) -> tuple[Any, Any]:
+    """Return both as float32 tensors, if every example has a share and a logit for each class.
+
+    Raises:
+        ModelError: Targets and logits differ in shape, or there are less than two classes.
+    """
+    targets, logits = (ops.cast(ops.convert_to_tensor(one), "float32") for one in (targets, logits))
+    if len(targets.shape) < 2 or tuple(targets.shape[1:]) != tuple(logits.shape[1:]):
+        raise ModelError(
+            "targets do not fit the logits", expected=("n", *logits.shape[1:]),
+            received=tuple(targets.shape), remedy="give a row of class shares for each example",
+        )  # fmt: skip
+    if logits.shape[-1] < 2:
+        raise ModelError(
+            "softmax of one class is always 1, and its loss 0", expected="two classes or more",
+            received=f"logits of shape {tuple(logits.shape)}",
+            remedy="two logits, and targets [1 - p, p]",
+        )  # fmt: skip
+    return targets, logits
+
+
 def cross_entropy(targets: Any, logits: Any) -> Any:
     """Return -sum(target * log softmax(logits)); right for soft targets."""
+    targets, logits = _checked(targets, logits)
     return -ops.sum(targets * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
@@ -33,6 +55,7 @@ def focal(targets: Any, logits: Any, *, gamma: float = 2.0) -> Any:
 
     Source: Lin et al. 2017, 10.1109/ICCV.2017.324.
     """
+    targets, logits = _checked(targets, logits)
     log_prob = ops.log_softmax(logits, axis=-1)
     return -ops.sum(targets * (1 - ops.exp(log_prob)) ** gamma * log_prob, axis=-1)
 
@@ -44,6 +67,7 @@ def ordinal(targets: Any, logits: Any) -> Any:
     k are sums of the softmax, so that the model's outputs stay those of a classifier. Everything
     is a logarithm of sums: a sure and wrong answer still has its whole gradient.
     """
+    targets, logits = _checked(targets, logits)
     log_prob, terms = ops.log_softmax(logits, axis=-1), []
     for k in range(1, logits.shape[-1]):
         above = ops.sum(targets[..., k:], axis=-1)
@@ -106,11 +130,6 @@ def own(name: str, targets: Any, logits: Any) -> Any:
     """
     if name not in LOSSES:
         raise ModelError("loss is unknown", received=name, remedy=nearest(name, LOSSES))
-    if tuple(targets.shape[1:]) != tuple(logits.shape[1:]):
-        raise ModelError(
-            "targets do not fit the logits", expected=("n", *logits.shape[1:]),
-            received=tuple(targets.shape), remedy="give a row of class shares for each example",
-        )  # fmt: skip
     return {"cross_entropy": cross_entropy, "focal": focal, "ordinal": ordinal}[name](
         targets, logits
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,11 @@ def check_model(name: str) -> Network:
 
     A name is a key of `REGISTRY`, or `hub:FOLDER`, a KerasHub preset in a folder.
     """
-    if name.startswith(HUB):
+    if str(name).startswith(HUB):
         return hub(name)
     if name not in REGISTRY:
         raise ModelError(
-            "network is unknown", received=f"model={name}", remedy=nearest(name, REGISTRY)
+            "network is unknown", received=f"model={name}", remedy=nearest(str(name), REGISTRY)
         )
     return REGISTRY[name]
 
@@ -70,9 +71,9 @@ def build_model(
             weights is missing, damaged, or does not fit.
     """
     network = check_model(name)
-    shape = network.input_shape if input_shape is None else tuple(input_shape)
+    shape = network.input_shape if input_shape is None else input_shape
     n_classes = network.classes if classes is None else classes
-    _check_shape(name, network, shape, n_classes)
+    shape = _check_shape(name, network, shape, n_classes)
     if weights is None:
         return _assembled(name, network, shape, n_classes)
     stored = _stored.read(verified(Path(weights), sha256))
@@ -82,19 +83,21 @@ def build_model(
     return model
 
 
-def _check_shape(name: str, network: Network, shape: tuple[int | None, ...], classes: int) -> None:
-    """Raise `ModelError` where a network cannot be built for a shape."""
+def _check_shape(name: str, network: Network, given: Any, classes: Any) -> tuple[int | None, ...]:
+    """Return the shape, or raise `ModelError` where a network cannot be built for it."""
     bag = network.takes == "bags"
+    shape = tuple(given) if isinstance(given, Sequence) else (given,)
     sizes = [side for side in shape if side is not None]
     whole = len(shape) == (2 if bag else 3) and None not in (shape[1:] if bag else shape)
-    if not whole or min(sizes) < 1 or classes < 2:
+    numbers = all(isinstance(one, Integral) for one in (*sizes, classes))
+    if not (whole and numbers) or min(sizes) < 1 or classes < 2:
         form = "(instances, features)" if bag else "(height, width, channels)"
         raise ModelError(
             "network cannot be built", expected=f"{form} and 2 classes or more",
-            received=f"input_shape={shape}, classes={classes}",
+            received=f"input_shape={given!r}, classes={classes!r}",
         )  # fmt: skip
     if bag:
-        return
+        return shape
     least, multiple = network.least, network.multiple
     if min(sizes[:2]) < least or any(side % multiple for side in sizes[:2]):
         steps = f", in steps of {multiple}" if multiple > 1 else ""
@@ -104,6 +107,7 @@ def _check_shape(name: str, network: Network, shape: tuple[int | None, ...], cla
             received=f"{sizes[0]} x {sizes[1]}",
             remedy="resize the images, or model=seresnet_small, which takes any size",
         )  # fmt: skip
+    return shape
 
 
 def _assembled(

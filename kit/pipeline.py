@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import aggregate, alike, histories, marks, scoring, submission, training, weights
+from kit import aggregate, alike, histories, marks, plans, scoring, submission, training, weights
 from kit.ensemble import Ensemble
 from kit.files import digest, fingerprint, read_json, sha256, write_json
 from kit.prepared import Prepared
@@ -23,12 +24,16 @@ from kit.settings import settings_key
 log = logging.getLogger(__name__)
 
 CHOSEN = "the held-out fold chose the epoch, so that these figures are a little optimistic"
-ENDING = 45.0  # seconds of a time budget that figures, submission and report may take
+ENDING, SHARE = 45.0, 0.25  # of a time budget, for figures, submission and report: the lesser
 REHEARSED_FROM = 8  # epochs in all; a shorter training is as soon over as its rehearsal
 
 
 class Run(Prepared):
     """One run of a challenge, from its cases to a submission and a report; see `Prepared`."""
+
+    def _check(self) -> None:
+        super()._check()
+        self._pretrained()
 
     def oof(self) -> pd.DataFrame:
         """Return the out-of-fold predictions, a row for each training case and network."""
@@ -45,7 +50,7 @@ class Run(Prepared):
         found = training.cross_validate(
             folds, self.pixels(), values.model, recipe_of(values), self.models, values.seeds,
             classes=self.dataset.classes, tta=values.tta, only=self.only, workers=self.trainers,
-            everything=values.everything, until=self.until - ENDING, **self._pretrained(),
+            everything=values.everything, until=self._end(), **self._pretrained(),
         )  # fmt: skip
         rule = values.aggregate if self.dataset.kind == "slides" else "mean"
         cases = cases[["case_id", "group", "label", "split"]]
@@ -61,6 +66,11 @@ class Run(Prepared):
             self.stages.table("test", digest(test), lambda: test),
         )
 
+    def _end(self) -> float:
+        """Return when the predictions must be there, for figures and submission to be in time."""
+        left = self.until - self.begun
+        return self.until - (min(ENDING, SHARE * left) if math.isfinite(left) else 0.0)
+
     def _pretrained(self) -> dict[str, Path | None]:
         """Return the files that the networks begin with or learn from."""
         named, teacher = self.settings.weights, self.settings.teacher
@@ -68,7 +78,7 @@ class Run(Prepared):
             "weights": None if named is None else weights.find(
                 self.dataset, named, [self.dataset.manifest.parent, self.root, self.root.parent]
             ),
-            "teacher": None if teacher is None else Path(teacher),
+            "teacher": None if teacher is None else plans.check_teacher(Path(teacher)),
         }  # fmt: skip
 
     def _rehearse(self) -> None:

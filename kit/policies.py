@@ -94,23 +94,24 @@ POLICIES: dict[str, Policy] = {
 10.1016/j.media.2019.101544. Colour steps (stain, hue) are for images of three channels."""
 
 
-def policy(name: str) -> Policy:
+def policy(name: str, setting: str = "augment") -> Policy:
     """Return a policy, without the steps that its name takes away.
 
     Args:
         name: A key of `POLICIES`, and after each hyphen a step to leave out: "patch",
             "patch-stain", "fundus-rotate-zoom". A step that is off already may be taken away.
+        setting: What an error calls it.
 
     Raises:
         SettingsError: The policy or a step is unknown.
     """
-    base, *without = name.split("-")
-    choice("augment", base, POLICIES)
+    base, *without = str(name).split("-")
+    choice(setting, base, POLICIES)
     for step in without:
         if step not in STEPS:
             raise SettingsError(
-                "augment takes an unknown step away", expected="policy-step, as in patch-stain",
-                received=f"augment={name}, step {step!r}", remedy=nearest(step, STEPS),
+                f"{setting} takes an unknown step away", expected="policy-step, as in patch-stain",
+                received=f"{setting}={name}, step {step!r}", remedy=nearest(step, STEPS),
             )  # fmt: skip
     off: dict[str, Any] = {step: getattr(Policy(), step) for step in without}
     return replace(POLICIES[base], **off)

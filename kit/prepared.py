@@ -29,7 +29,6 @@ from kit.files import (
 )
 from kit.folds import assign_folds, check_no_leak, join_groups, subset, with_folds
 from kit.models import check_model
-from kit.policies import policy
 from kit.recipes import recipe_of
 from kit.settings import Settings, defaults, describe, difference, settings_key
 from kit.stages import Stages
@@ -71,7 +70,8 @@ class Prepared:
         self.ledger, self.only, self.fold_table = ledger, folds, fold_table
         self.trainers = jobs.default_workers(settings.threads) if workers is None else workers
         self.workers = max(1, workers or jobs.cores())
-        self.until = math.inf if time_budget is None else time.time() + time_budget
+        self.begun = time.time()
+        self.until = math.inf if time_budget is None else self.begun + time_budget
         self._check()
         self._claim()
         self.stages = Stages(self.out)
@@ -80,8 +80,6 @@ class Prepared:
         """Raise on what would fail later, before anything is read or written."""
         check_model(self.settings.model)
         recipe_of(self.settings)
-        policy(self.settings.augment)
-        policy(self.settings.second_augment)
         if self.dataset.could_take(self.root, self.out):
             raise SettingsError(
                 "the run would be written among its data", received=f"--out {self.out}",

@@ -75,9 +75,11 @@ class Recipe:
         for name in Recipe.__dataclass_fields__:
             if choices(name):
                 choice(name, getattr(self, name), choices(name))
-        checked({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        found = checked({name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        for name in Recipe.__dataclass_fields__:  # a text that is a number has become one
+            object.__setattr__(self, name, getattr(found, name))
         for name in ("augment", "second_augment"):
-            policy(getattr(self, name))
+            policy(getattr(self, name), name)
         if self.chooses and self.monitor == "none":
             raise SettingsError(
                 "early stopping, keep=best and schedule=plateau need a figure to watch",

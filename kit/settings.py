@@ -90,7 +90,9 @@ class Settings(BaseModel):
         "auto", description="gpu stops where there is none"
     )
     augment: str = Field(
-        "patch", description="augmentation policy, less some steps: patch, patch-stain"
+        "patch",
+        description="augmentation policy (none, flips, patch, fundus, mri, ultrasound; "
+        "_strong behind the last four), less some steps: patch-stain",
     )
     mix: Literal["none", "mixup", "cutmix", "both"] = Field(
         "none", description="images mixed with one another, and their labels"
@@ -195,7 +197,10 @@ def parse(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise SettingsError("--set takes KEY=VALUE", received=pair)
+            raise SettingsError(
+                "--set takes KEY=VALUE", expected="such as epochs=30", received=pair or "nothing",
+                remedy="--set '?' lists every setting",
+            )  # fmt: skip
         key, value = key.strip(), value.strip()
         result[key] = None if value.lower() == "none" and _optional(key) else value
     return result

@@ -17,21 +17,23 @@ import pandas as pd
 
 from kit import apart, inference, jobs, live
 from kit.backend import load_backend
-from kit.checks import columns, first
-from kit.errors import SettingsError, TableError, TrainingError
-from kit.files import digest, fingerprint, read_json, read_table, sha256, table_key, write_json
+from kit.checks import choice, columns, positive_int
+from kit.errors import ModelError, SettingsError, TrainingError
+from kit.files import digest, fingerprint, read_json, table_key, write_json
 from kit.fits import EVERYTHING, Fit
-from kit.models import check_model
+from kit.plans import FORMAT, codes, learnt, plan, stem
 from kit.policies import policy
 from kit.recipes import Recipe, recipe_of
-from kit.settings import defaults, describe, difference
+from kit.settings import choices, defaults, describe, difference
 from kit.store import Store
 
-__all__ = ["EVERYTHING", "Fit", "Recipe", "cross_validate", "plan", "recipe_of", "rehearse"]
+__all__ = [
+    "EVERYTHING", "Fit", "Recipe", "begun", "cross_validate", "plan", "recipe_of", "rehearse",
+    "stem",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
 REHEARSED = 8  # images of each side that a rehearsal predicts
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -62,7 +64,8 @@ def cross_validate(
     same to the bit on the same machine.
 
     Args:
-        folds: The folds table: `case_id, group, label, fold`.
+        folds: The folds table: `case_id, group, label, fold`. The labels that are learnt are the
+            store's, which a review may have changed.
         data: The pixels; items with `train` are learnt from, items with `predict` are predicted.
         model: A name of `kit.models.REGISTRY`.
         recipe: How each network is trained.
@@ -80,7 +83,7 @@ def cross_validate(
             folds kept (their median); they predict the test items, beside those of the folds or
             alone. Their fold is `EVERYTHING`.
         until: `time.time()` at which the predictions must be there. Networks that are not
-            finished by then are left out and said; if none is, the first is taken as it is.
+            finished by then are left out and said; if none is, they are taken as they are.
 
     Returns:
         The out-of-fold and the test predictions table, a row for each item and network:
@@ -88,11 +91,18 @@ def cross_validate(
 
     Raises:
         SettingsError: The folder holds networks of another recipe (the difference is shown).
+        GroupLeakError: A group stands in two folds.
         TableError: A fold is empty, or lacks a class to learn from.
         TrainingError: A loss is not finite, or the time was up before the first epoch.
         JobError: A process died; the other networks stand, and the next call goes on.
     """
-    names = tuple(sorted(folds.label.dropna().unique()) if classes is None else classes)
+    choice("everything", everything, choices("everything"))
+    positive_int("workers", workers, least=0)
+    if weights is not None and not Path(weights).is_file():
+        raise ModelError("weights are not there", path=weights, expected="a file of weights")
+    if classes is None:
+        classes = sorted(columns(folds, ["label"]).label.dropna().unique())
+    names = tuple(classes)
     _claim(Path(out), model, recipe, names)
     fits = plan(
         folds, data, model, recipe, out, seeds, classes=names, only=only, weights=weights,
@@ -101,7 +111,7 @@ def cross_validate(
     fits = [_timed(fit, folds, tta, until) for fit in fits]
     found = _run(fits, folds, recipe.augment if tta else "none", workers)
     if not any(found):
-        found = [_cut(fits, folds, recipe.augment if tta else "none", workers)]
+        found = [*_cut(fits, folds, recipe.augment if tta else "none", workers)]
     oof = pd.concat([one[0] for one in found if one], ignore_index=True)
     test = pd.concat([one[1] for one in found if one], ignore_index=True)
     if everything == "no" or not len(test):
@@ -111,100 +121,9 @@ def cross_validate(
                           ignore_index=True)  # fmt: skip
 
 
-def plan(
-    folds: pd.DataFrame, data: Store, model: str, recipe: Recipe, out: Path, seeds: int, *,
-    classes: Sequence[str], only: Sequence[int] | None = None, weights: Path | None = None,
-    teacher: Path | None = None,
-) -> list[Fit]:  # fmt: skip
-    """Return the networks to train, each with the fingerprint of all that decides it.
-
-    The first seed of every fold comes before the second of any, so that a budget of time that
-    does not suffice for all leaves whole rounds.
-    """
-    check_model(model)
-    columns(folds, ["case_id", "label", "fold"])
-    items = data.items.merge(folds[["case_id", "fold"]], on="case_id", how="left")
-    numbers = sorted(folds.fold.unique())
-    chosen = numbers if only is None else list(only)
-    unknown = sorted(set(chosen) - set(numbers))
-    if unknown:
-        raise TableError(
-            "no such fold", expected=f"of {first(numbers, 20)}", received=first(unknown)
-        )
-    pretrained = sha256(weights) if weights else None
-    common = [FORMAT, model, asdict(recipe), list(classes), pretrained]
-    fits = []
-    for seed in range(seeds):
-        for fold in map(int, chosen):
-            learnt = _learnt(items, items.fold.notna() & (items.fold != fold), fold, classes)
-            held = np.flatnonzero(items.train & (items.fold == fold) & items.label.notna())
-            teachers = _teachers(teacher, folds, fold)
-            content = items.iloc[learnt][["case_id", "key", "label"]]
-            seen = items.iloc[held][["case_id", "key", "label"]] if recipe.chooses else None
-            key = fingerprint([
-                *common, fold, seed, digest(content), seen is not None and digest(seen),
-                [sha256(path) for path in teachers],
-            ])  # fmt: skip
-            fits.append(
-                Fit(
-                    data, learnt, _codes(items, learnt, classes), held,
-                    _codes(items, held, classes), tuple(classes), model, recipe, fold, seed,
-                    Path(out) / f"{stem(fold, seed)}.keras", key, weights, teachers,
-                )
-            )  # fmt: skip
-    return fits
-
-
-def stem(fold: int, seed: int) -> str:
-    """Return the name of a network's files."""
-    return f"all_seed{seed}" if fold == EVERYTHING else f"fold{fold}_seed{seed}"
-
-
 def begun(out: Path) -> bool:
     """Return whether a folder holds networks, or the state of one."""
     return any(any(out.glob(one)) for one in ("*.keras", "state/*.npz"))
-
-
-def _learnt(items: pd.DataFrame, mine: pd.Series, fold: int, classes: Sequence[str]) -> np.ndarray:
-    """Return the rows that a fold's network learns from; every class must be among them."""
-    if not (items.fold == fold).any() and fold != EVERYTHING:
-        raise TableError(
-            f"fold {fold} is empty", expected="images of its cases", received="none that is read",
-            remedy="deal the folds anew, or leave it out with --folds",
-        )  # fmt: skip
-    rows = np.flatnonzero(items.train & mine)
-    labels = items.label.iloc[rows]
-    lacking = sorted(set(classes) - set(labels))
-    if lacking:
-        raise TableError(
-            f"without fold {fold} there is nothing to learn from of class {first(lacking)}",
-            expected=f"images of each of {', '.join(classes)}",
-            received=", ".join(f"{n} {name}" for name, n in labels.value_counts().items()),
-            remedy="fewer folds, another seed, or a fold table of your own",
-        )  # fmt: skip
-    return rows
-
-
-def _codes(items: pd.DataFrame, rows: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    labels = pd.Categorical(items.label.iloc[rows], categories=list(classes))
-    return np.asarray(labels.codes, np.int64)
-
-
-def _teachers(folder: Path | None, folds: pd.DataFrame, fold: int) -> tuple[Path, ...]:
-    """Return the networks of another run that have not seen a fold; its folds must be ours."""
-    if folder is None:
-        return ()
-    theirs = read_table(Path(folder) / "folds.parquet")[["case_id", "fold"]]
-    both = folds[["case_id", "fold"]].merge(theirs, on="case_id", suffixes=("", "_theirs"))
-    differ = both.case_id[both.fold != both.fold_theirs]
-    found = tuple(sorted((Path(folder) / "models").glob(f"fold{fold}_seed*.keras")))
-    if len(differ) or len(both) < len(folds) or not found:
-        raise SettingsError(
-            "the teacher was not trained on the same folds, so it would tell of the held-out ones",
-            received=first(differ) or f"{len(both)} of {len(folds)} cases, {len(found)} networks",
-            path=folder, remedy="run both with the same --fold-table",
-        )  # fmt: skip
-    return found
 
 
 def _claim(out: Path, model: str, recipe: Recipe, classes: Sequence[str]) -> None:
@@ -257,14 +176,17 @@ def _closing(outcomes: Any) -> Iterator[None]:
             outcomes.close()
 
 
-def _cut(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int) -> Tables:
-    """Return the predictions of the first network that has an epoch, as it is."""
+def _cut(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int) -> list[Tables]:
+    """Return the predictions of the networks that have an epoch, as they are; of one at least."""
+    found: list[Tables] = []
     for fit in fits:
+        if found and time.time() > fit.until:
+            break
         if any((fit.path.parent / "state").glob(f"{fit.path.stem}-*.npz")):
             log.warning("%s is taken as it is: the time was up before any was finished", fit.name)
-            (found,) = _run([fit], folds, views, workers, cut=True)
-            if found is not None:
-                return found
+            found += [one for one in _run([fit], folds, views, workers, cut=True) if one]
+    if found:
+        return found
     raise TrainingError(
         "the time was up before the first epoch", expected="time for an epoch and the predictions",
         remedy="allow more --time-budget, or choose fewer steps or a smaller model",
@@ -283,7 +205,7 @@ def _on_everything(
     epochs = tuple(int(n) for n in np.ceil(np.median(kept, axis=0)))
     model = fits[0]
     items = model.store.items
-    rows = _learnt(
+    rows = learnt(
         items.assign(fold=EVERYTHING), items.case_id.isin(folds.case_id), EVERYTHING, model.classes
     )
     recipe = replace(model.recipe, stop_after=0, keep="last", monitor="none", schedule=(
@@ -295,7 +217,7 @@ def _on_everything(
                            content, [fit.key for fit in fits]])  # fmt: skip
         none = np.zeros(0, np.int64)
         every.append(replace(
-            model, rows=rows, codes=_codes(items, rows, model.classes), held=none, teachers=(),
+            model, rows=rows, codes=codes(items, rows, model.classes), held=none, teachers=(),
             held_codes=none, recipe=recipe, fold=EVERYTHING, seed=seed, key=key, epochs=epochs,
             path=model.path.with_name(f"{stem(EVERYTHING, seed)}.keras"),
         ))  # fmt: skip

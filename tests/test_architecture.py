@@ -22,7 +22,7 @@ FLOORS = {
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
-    4: "training fits fitting trainer live inference aggregate submission figures report "
+    4: "training plans fits fitting trainer live inference aggregate submission figures report "
     "pipeline prepared synthetic inventory doctor kinds scoring finished overview quality _plots "
     "_slide_figures _score_figures _model_figures _augment_figures _interval_figures "
     "_training_figures hard_cases alike challenge official judge joining review",
@@ -86,7 +86,7 @@ ALLOWED = {
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
     "live": {"fits"},  # what is shown of them
-    "training": {"fits", "fitting", "inference", "live"},  # folds: trained, predicted, shown
+    "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
     "augment": {
         "policies",
         "_augment_draws",
@@ -122,6 +122,7 @@ ALLOWED = {
     "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
     "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
+    "plans": {"fits"},  # what it plans
     "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results

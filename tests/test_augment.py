@@ -516,6 +516,9 @@ def test_bare_images_cannot_be_mixed() -> None:
         ({"masks": bar(4, 16)[..., 0]}, r"masks do not fit.*\(n, 16, 16, 1\).*\(4, 16, 16\)"),
         ({"masks": bar(4, 24)}, r"masks do not fit.*\(4, 24, 24, 1\)"),
         ({"boxes": np.ones((4, 4))}, r"boxes do not fit.*\(n, boxes, 4\).*\(4, 4\)"),
+        ({"boxes": np.ones((4, 2, 3))}, r"boxes do not fit.*\(n, boxes, 4\).*\(4, 2, 3\)"),
+        ({"targets": np.ones((3, 2))}, r"targets do not fit.*one for each of 4.*\(3, 2\)"),
+        ({"images": bar(4, 24)[0]}, r"needs a batch of images.*\(24, 24, .*images\[None\]"),
         ({"targets": np.ones((4, 8, 8, 2))}, r"targets do not fit.*\(4, 8, 8, 2\)"),
     ],
 )

@@ -177,20 +177,39 @@ def test_no_time_is_no_epoch_and_no_network(data: Store, tmp_path: Path) -> None
 def test_an_epoch_is_not_begun_that_would_leave_no_time_to_predict(
     data: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit = fit_of(data, tmp_path, Recipe(9, 4, steps=1), predictions=40, until=1000.0)
+    fit = fit_of(data, tmp_path, Recipe(9, 4, steps=1), predictions=100, until=1000.0)
     now = [0.0]
     monkeypatch.setattr(fitting.time, "time", lambda: now[0])
     real = fitting.Session._epoch
 
     def epoch(self: Any, start: int) -> None:
         real(self, start)
-        self.progress.rows[-1]["seconds"] = 100.0
+        self.pace, self.watching = 100.0, 0.0
         now[0] += 100.0
 
     monkeypatch.setattr(fitting.Session, "_epoch", epoch)
-    # an epoch of 4 images takes 100 s, so 40 predictions may take 1,000 s: one epoch, no second
+    # a step of 4 images takes 100 s, so 100 predictions may take 1,250 s: one epoch, no second
     assert fitting.train(fit) is False
     assert len(history(fit)) == 1
+
+
+def test_the_first_step_says_nothing_of_the_next(
+    data: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It compiles, which may take a hundred times as long."""
+    now, real = [0.0], fitting.Session._step
+    monkeypatch.setattr(fitting.time, "monotonic", lambda: now[0])
+
+    def step(self: Any, parts: Any) -> float:
+        now[0] += 2.0 if self.warm or now[0] else 300.0
+        return real(self, parts)
+
+    monkeypatch.setattr(fitting.Session, "_step", step)
+    session = fitting.Session(fit_of(data, tmp_path, Recipe(9, 4, steps=1, monitor="none")), 0)
+    session._epoch(0)
+    assert session.pace == 0.0
+    session._epoch(0)
+    assert session.pace == 2.0
 
 
 def test_what_there_is_can_be_written_and_the_training_goes_on_after(

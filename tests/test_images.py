@@ -12,6 +12,15 @@ from kit.images import fit, read_image, write_image
 RED = (200, 30, 60)
 
 
+def test_a_16_bit_file_of_12_bits_is_not_taken_for_black(tmp_path: Path) -> None:
+    path = tmp_path / "dark.png"
+    path.write_bytes(encoded(".png", np.full((4, 4), 4080, np.uint16)))
+    with pytest.raises(ImageError, match=r"none above 4080.*dark\.png.*scale it to 0..65535"):
+        read_image(path)
+    path.write_bytes(encoded(".png", np.zeros((4, 4), np.uint16)))
+    assert not read_image(path).any()
+
+
 def encoded(suffix: str, bgr: np.ndarray, *options: int) -> bytes:
     done, data = cv2.imencode(suffix, bgr, options)
     assert done

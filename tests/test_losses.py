@@ -62,6 +62,26 @@ def test_two_equal_logits_cost_the_logarithm_of_two() -> None:
     assert of(losses.cross_entropy([[1.0, 0.0]], [[3.0, 3.0]])) == pytest.approx(np.log(2))
 
 
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal, losses.ordinal])
+@pytest.mark.parametrize(("targets", "logits", "told"), [
+    ([[0.0], [1.0]], [[1.0], [2.0]], "softmax of one class"),
+    ([[1.0, 0.0]], [[1.0, 2.0, 3.0]], "do not fit"),
+    ([1.0, 0.0], [[1.0, 2.0], [1.0, 2.0]], "do not fit"),
+])  # fmt: skip
+def test_shapes_that_would_give_a_wrong_number_are_refused(
+    loss: Any, targets: Any, logits: Any, told: str
+) -> None:
+    with pytest.raises(ModelError, match=told):
+        loss(np.array(targets), np.array(logits))
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal, losses.ordinal])
+def test_targets_of_any_type_are_taken(loss: Any) -> None:
+    whole = np.eye(3, dtype=np.int64)[:2]
+    logits = np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
+    assert of(loss(whole, logits)) == pytest.approx(of(loss(whole.astype("float32"), logits)))
+
+
 def test_smoothed_targets_give_the_share_to_all_classes_alike() -> None:
     found = losses.smoothed(HARD[:1], 0.2)
     assert found == pytest.approx(np.array([[0.85, 0.05, 0.05, 0.05]]))

@@ -165,6 +165,14 @@ def fit_of(data: Store, path: Path, recipe: Recipe) -> Fit:
     )  # fmt: skip
 
 
+def test_a_number_in_words_becomes_one() -> None:
+    assert Recipe(epochs="3").total == 3
+    with pytest.raises(SettingsError, match="epochs"):
+        Recipe(epochs="three")
+    with pytest.raises(SettingsError, match="loss is unknown"):
+        Recipe(3, loss=max)
+
+
 class Watched:
     """Note at each step the rate that the optimizer uses and how far each weight moves."""
 

@@ -245,6 +245,36 @@ def test_an_empty_fold_is_an_error(data: Store, folds: pd.DataFrame, tmp_path: P
         run(pd.concat([folds, lost]), data, tmp_path)
 
 
+@pytest.mark.parametrize(("change", "more", "told"), [
+    ({"group": "p"}, {}, "stands in more than one fold|group"),
+    ({"fold": 0.5}, {}, "no whole numbers from 0.*fold 0.5 of case"),
+    ({"fold": -1}, {}, "no whole numbers from 0"),
+    ({"fold": np.nan}, {}, "no whole numbers from 0"),
+    ({}, {"seeds": 0}, "seeds must be a whole number"),
+    ({}, {"workers": -1}, "workers must be a whole number"),
+    ({}, {"everything": "yes"}, "everything is unknown"),
+    ({}, {"classes": ["a"]}, "not those of the labels.*labels b"),
+    ({}, {"classes": ["a", "b", "b"]}, "each once"),
+    ({}, {"weights": Path("no.h5")}, "weights are not there"),
+    ({}, {"teacher": Path("nowhere")}, "no finished run.*teacher=nowhere"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    change: dict[str, Any], more: dict[str, Any], told: str, data: Store, folds: pd.DataFrame,
+    tmp_path: Path, trained: list[Fit],
+) -> None:  # fmt: skip
+    with pytest.raises(KitError, match=told):
+        run(folds.assign(**change), data, tmp_path, **more)
+    assert not trained
+
+
+def test_tables_that_are_no_fold_tables_are_refused(
+    data: Store, folds: pd.DataFrame, tmp_path: Path
+) -> None:
+    for wrong in (folds.iloc[:0], pd.concat([folds, folds.iloc[:1]]), folds.drop(columns="group")):
+        with pytest.raises(KitError):
+            run(wrong, data, tmp_path, classes=["a", "b"])
+
+
 def test_an_unknown_network_is_named_with_its_neighbours(
     data: Store, folds: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -294,15 +324,17 @@ def test_folds_that_are_finished_in_time_are_kept_and_the_rest_named(
         pd.testing.assert_frame_equal(found, table, check_exact=True)
 
 
-def test_where_no_fold_is_finished_the_first_is_taken_as_it_is(
+def test_where_no_fold_is_finished_they_are_taken_as_they_are(
     finished: tuple[Path, pd.DataFrame, pd.DataFrame], data: Store, folds: pd.DataFrame,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     with monkeypatch.context() as patched:
         late(patched, 0, 1, 2)
         oof, test = run(folds, data, tmp_path)
+    assert sorted(oof.case_id) == sorted(folds.case_id) and len(test) == 3 * 8
+    assert "fold 2, seed 0 is taken as it is" in caplog.text
+    oof, test = run(folds, data, tmp_path, until=0.0)  # no time for more than one
     assert set(oof.fold) == {0} and len(test) == 8
-    assert "fold 0, seed 0 is taken as it is" in caplog.text
     for found, table in zip(run(folds, data, tmp_path), finished[1:], strict=True):
         pd.testing.assert_frame_equal(found, table, check_exact=True)
 
@@ -371,7 +403,7 @@ def test_a_teacher_must_not_have_seen_the_fold(
     write_table(others, teacher / "folds.parquet")
     with pytest.raises(SettingsError, match="not trained on the same folds"):
         run(folds, data, tmp_path / "other", teacher=teacher)
-    with pytest.raises(KitError, match=r"no such table.*nowhere"):
+    with pytest.raises(KitError, match=r"no finished run.*nowhere"):
         run(folds, data, tmp_path / "none", teacher=tmp_path / "nowhere")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,6 +25,7 @@ def _version(asked: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; every error that a user can act on is one line and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is wrong comes as an exception
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("kit").setLevel(logging.INFO)
     code = _call(list(sys.argv[1:] if arguments is None else arguments))

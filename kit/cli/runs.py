@@ -115,7 +115,7 @@ def _seconds(text: str | None) -> float | None:
     except ValueError:
         seconds = float("nan")
     if not 0 < seconds < float("inf"):
-        raise KitError("--time-budget takes a span of time", received=repr(text),
+        raise KitError("--time-budget takes a span of time above 0", received=repr(text),
                        expected="such as 90m, 8.5h or 1800")  # fmt: skip
     return seconds
 
