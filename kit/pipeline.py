@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 CHOSEN = "the held-out fold chose the epoch, so that these figures are a little optimistic"
 ENDING, SHARE = 45.0, 0.25  # of a time budget, for figures, submission and report: the lesser
-REHEARSED_FROM = 8  # epochs in all; a shorter training is as soon over as its rehearsal
+REHEARSED_FROM, REHEARSED_TIME = 8, 300.0  # epochs in all, and seconds of a time budget:
+# a shorter training is as soon over as its rehearsal.
 
 
 class Run(Prepared):
@@ -89,7 +90,8 @@ class Run(Prepared):
             classes=self.dataset.classes, only=self.only, **self._pretrained(),
         )  # fmt: skip
         left = sum(fit.total for fit in fits if not fit.done())
-        if left <= REHEARSED_FROM or training.begun(self.models):
+        short = self._end() - time.time() < REHEARSED_TIME
+        if left <= REHEARSED_FROM or short or training.begun(self.models):
             return
         log.info("rehearsal: a tiny network on a few images, all the way to a submission")
         views = values.augment if values.tta else "none"

@@ -296,10 +296,10 @@ def rehearse(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int 
 
 def rehearsal(fit: Fit, folds: pd.DataFrame, views: str, folder: Path) -> Tables:
     """Return what `rehearse` does: the job's own part."""
+    load_backend(fit.recipe.threads, fit.recipe.device)
     from kit.fitting import train
     from kit.models import build_model
 
-    load_backend(fit.recipe.threads, fit.recipe.device)
     build_model(fit.model, tuple(fit.store.pixels.shape[1:]), len(fit.classes), weights=fit.weights)
     each = [np.flatnonzero(fit.codes == code)[:2] for code in range(len(fit.classes))]
     some = np.concatenate(each)
