@@ -22,9 +22,9 @@ FLOORS = {
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
-    4: "training plans fits fitting trainer live inference aggregate submission figures report "
-    "pipeline prepared synthetic inventory doctor kinds scoring finished overview quality _plots "
-    "_slide_figures _score_figures _model_figures _augment_figures _interval_figures "
+    4: "training plans fits fitting trainer live inference streams aggregate submission figures "
+    "report pipeline prepared synthetic inventory doctor kinds scoring finished overview quality "
+    "_plots _slide_figures _score_figures _model_figures _augment_figures _interval_figures "
     "_training_figures hard_cases alike challenge official judge joining review",
     5: "challenges platforms cli",
 }
@@ -85,6 +85,7 @@ ALLOWED = {
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
+    "streams": {"inference"},  # the views, and what a network of pixels says of an image
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
     "augment": {
