@@ -25,10 +25,10 @@ from kit.backend import load_backend
 from kit.models import build_model
 from kit.sampler import PatchSampler
 from kit.slides import Slide, open_slide
-from kit.streams import MOST, Member, predict_slide
+from kit.streams import Member, predict_slide
 from kit.tissue import TissueMask
 
-SIDE, ONE_BY_ONE = 256, 50
+SIDE, BATCH, ONE_BY_ONE = 256, 64, 50
 CLASSES = ("normal", "tumour")
 NETWORKS = (("light", "seresnet_small", 48), ("heavy", "resnet50", 224))
 
@@ -56,18 +56,18 @@ def reading(path: Path, plan: pd.DataFrame) -> Callable[[], None]:
 
     def read() -> None:
         with open_slide(path, threads=1) as slide:
-            for start in range(0, len(plan), MOST):
-                slide.read_patches(plan[["x", "y"]].iloc[start : start + MOST], SIDE)
+            for start in range(0, len(plan), BATCH):
+                slide.read_patches(plan[["x", "y"]].iloc[start : start + BATCH], SIDE)
 
     return read
 
 
 def computing(network: Any, side: int, n: int) -> Callable[[], None]:
     """Return the network alone, on images that are there."""
-    images = np.random.default_rng(0).integers(0, 256, (MOST, side, side, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 3), np.uint8)
 
     def compute() -> None:
-        for _ in range(-(-n // MOST)):
+        for _ in range(-(-n // BATCH)):
             network.predict_on_batch(images)
 
     return compute
@@ -108,7 +108,7 @@ def main() -> None:
             plan = plan_of(slide)
         for weight, name, side in NETWORKS:
             network = build_model(name, (side, side, 3), 2)
-            some = plan if weight == "light" else plan.head(MOST)
+            some = plan if weight == "light" else plan.head(128)
             parts = {
                 "reading": reading(path, some), "network": computing(network, side, len(some)),
                 "kit": by_kit(path, some, network),

@@ -28,7 +28,7 @@ from kit.slides import Slide
 
 FORMAT = 1
 MOST = 256  # patches of a batch
-PIXELS = 1 << 24  # of a batch at most: 256 patches of 256 px
+PIXELS = 1 << 22  # of a batch at most: 64 patches of 256 px; networks need much more for each
 BLOCK = 16  # batches that are kept together
 UNREADABLE = 0.05  # share of a slide's patches from which on it has failed
 ROUNDING = 1e-6  # of a footprint that was kept on disk
@@ -109,9 +109,7 @@ def predict_slide(
     _check_members(members, classes)
     _check_plan(slide, plan)
     plan = plan.reset_index(drop=True)
-    made_by = fingerprint([
-        FORMAT, key, digest(plan), [one.key for one in members], list(classes), len(views),
-    ])  # fmt: skip
+    made_by = prediction_key(plan, [one.key for one in members], classes, key)
     if path is not None and table_key(path) == made_by:
         with contextlib.suppress(KitError):  # damaged behind its key: made again
             return read_table(path)
@@ -126,6 +124,13 @@ def predict_slide(
     write_table(table, path, made_by)
     shutil.rmtree(str(folder), ignore_errors=True)
     return read_table(path)
+
+
+def prediction_key(
+    plan: pd.DataFrame, members: Sequence[str], classes: Sequence[str], key: str
+) -> str:
+    """Return the fingerprint of a slide's predictions by networks of these fingerprints."""
+    return fingerprint([FORMAT, key, digest(plan), list(members), list(classes)])
 
 
 def _check_members(members: Sequence[Member], classes: Sequence[str]) -> None:
@@ -170,11 +175,14 @@ def _asked(rows: pd.DataFrame) -> tuple[int, dict[str, Any]]:
     return int(size), {"level": int(level)} if pd.isna(mpp) else {"mpp": float(mpp)}
 
 
-def _batches(plan: pd.DataFrame) -> list[np.ndarray]:
-    """Return the rows of each batch: neighbours together, so that a tile is decoded once."""
+def _batches(plan: pd.DataFrame, largest: int = 1) -> list[np.ndarray]:
+    """Return the rows of each batch: neighbours together, so that a tile is decoded once.
+
+    Patches, and what networks are fed, of up to `largest` pixels a side, are `PIXELS` at most.
+    """
     found: list[np.ndarray] = []
     for _, rows in plan.groupby(list(READ_BY), dropna=False):
-        most = max(1, min(MOST, PIXELS // _asked(rows)[0] ** 2))
+        most = max(1, min(MOST, PIXELS // max(_asked(rows)[0], largest) ** 2))
         square = math.isqrt(most) * rows.footprint.to_numpy()
         x, y = rows.x.to_numpy(), rows.y.to_numpy()
         order = rows.index.to_numpy()[np.lexsort((x, y, x // square, y // square))]
@@ -191,7 +199,7 @@ class _Slide:
     ) -> None:  # fmt: skip
         self.slide, self.plan, self.members, self.folder = slide, plan, members, folder
         self.prob = np.full((len(members), len(plan), classes), np.nan, np.float32)
-        batches = _batches(plan)
+        batches = _batches(plan, max(map(_side, members)))
         longest = max((len(rows) for rows in batches), default=1)
         # Small slides have batches of some powers of two, so that few sizes are compiled.
         self.size = min(MOST, 1 << (longest - 1).bit_length())
@@ -251,7 +259,7 @@ class _Slide:
         valid = np.ones(len(rows), bool)
         valid[skipped] = False
         fitted = {}
-        for side in {int(one.network.input_shape[1]) for one in self.members}:
+        for side in set(map(_side, self.members)):
             batch = np.zeros((self.size, side, side, 3), np.uint8)
             same = side == size
             batch[np.flatnonzero(valid)] = patches if same else _fitted(patches, side)
@@ -262,7 +270,7 @@ class _Slide:
         """Return (networks, patches, classes) of a batch, averaged over the views."""
         n, found = len(batch.valid), []
         for one in self.members:
-            fitted = batch.images[int(one.network.input_shape[1])]
+            fitted = batch.images[_side(one)]
             total = np.zeros((n, self.prob.shape[2]))
             for view in views:
                 given = one.network.predict_on_batch(np.ascontiguousarray(view(fitted)))
@@ -271,6 +279,10 @@ class _Slide:
             total[~batch.valid] = np.nan
             found.append(total.astype(np.float32))
         return np.stack(found)
+
+
+def _side(member: Member) -> int:
+    return int(member.network.input_shape[1])
 
 
 def _fitted(patches: np.ndarray, side: int) -> np.ndarray:

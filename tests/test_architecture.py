@@ -24,8 +24,8 @@ FLOORS = {
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
     4: "training plans fits fitting trainer live inference streams aggregate submission figures "
     "report pipeline prepared synthetic inventory doctor kinds scoring finished overview quality "
-    "_plots _slide_figures _score_figures _model_figures _augment_figures _interval_figures "
-    "_training_figures hard_cases alike challenge official judge joining review",
+    "slide_jobs _plots _slide_figures _score_figures _model_figures _augment_figures "
+    "_interval_figures _training_figures hard_cases alike challenge official judge joining review",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -86,6 +86,7 @@ ALLOWED = {
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
     "streams": {"inference"},  # the views, and what a network of pixels says of an image
+    "slide_jobs": {"streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
     "augment": {
