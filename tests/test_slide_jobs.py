@@ -124,7 +124,7 @@ def test_what_cannot_be_is_refused(place, cases, tmp_path):
         predict_slides(cases[cases.case_id != "a"], plan(place), networks(place), **how)
     with pytest.raises(TableError, match=r"no network has left a case out.*a, fold 7"):
         predict_slides(cases.assign(fold=7.0), plan(place), networks(place), **how)
-    with pytest.raises(TableError, match="case_id"):
+    with pytest.raises(TableError, match="doubled ids"):
         predict_slides(pd.concat([cases, cases]), plan(place), networks(place), **how)
 
 
