@@ -95,14 +95,9 @@ def raster(
             probability outside [0, 1].
         SettingsError: `step` or `mpp` is not above 0, or there would be more than 2^28 cells.
     """
-    checks.columns(patches, ["case_id", *PLACE, column])
-    cases = patches["case_id"].unique()
-    if len(cases) != 1:
-        raise TableError("a heatmap is of one case", expected="rows of one case_id",
-                         received=checks.first(cases) or "no patches")  # fmt: skip
-    checks.probabilities(patches[column].to_numpy(), name=column)
-    _check_places(patches, geometry.as_size(size_level0))
-    places = patches.groupby(PLACE, as_index=False)[column].mean()
+    size_level0 = geometry.as_size(size_level0)
+    places = of_places(patches, column)
+    _check_places(places, size_level0)
     if step is None:
         step = min(_cells.grid_step(rows[["x", "y"]].to_numpy(np.float64), rows["footprint"].max())
                    for _, rows in places.groupby("footprint"))  # fmt: skip
@@ -115,10 +110,25 @@ def raster(
         places[PLACE].to_numpy(np.float64), places[column].to_numpy(np.float64), step, shape
     )
     return Heatmap(
-        values, step, geometry.as_size(size_level0),
-        None if mpp is None else step * _positive("mpp", mpp), str(cases[0]),
-        column.removeprefix("prob_"),
+        values, step, size_level0, None if mpp is None else step * _positive("mpp", mpp),
+        str(patches["case_id"].iloc[0]), column.removeprefix("prob_"),
     )  # fmt: skip
+
+
+def of_places(patches: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return x, y, footprint and `column` of one case's patches, the mean over their networks.
+
+    Raises:
+        TableError: A column is missing; no patches, or patches of several cases; a probability
+            lies outside [0, 1].
+    """
+    checks.columns(patches, ["case_id", *PLACE, column])
+    cases = patches["case_id"].unique()
+    if len(cases) != 1:
+        raise TableError("a heatmap is of one case", expected="rows of one case_id",
+                         received=checks.first(cases) or "no patches")  # fmt: skip
+    checks.probabilities(patches[column].to_numpy(), name=column)
+    return patches.groupby(PLACE, dropna=False)[column].mean().reset_index()
 
 
 def write_tiff(heatmap: Heatmap, path: str | PathLike[str]) -> None:
@@ -137,13 +147,13 @@ def write_tiff(heatmap: Heatmap, path: str | PathLike[str]) -> None:
     """
     import tifffile
 
-    told = {
+    told = files.jsonable({
         "case_id": heatmap.case_id, "class": heatmap.name, "downsample": heatmap.downsample,
-        "size_level0": list(heatmap.size_level0), "mpp": heatmap.mpp, "encoding": ENCODING,
-    }  # fmt: skip
+        "size_level0": heatmap.size_level0, "mpp": heatmap.mpp, "encoding": ENCODING,
+    })  # fmt: skip
     scale: dict[str, Any] = {}
     with files.atomic(Path(path)) as part, tifffile.TiffWriter(part) as writer:
-        for level, values in enumerate(_pyramid(heatmap.values)):
+        for level, values in enumerate(pyramid(heatmap.values)):
             if heatmap.mpp is not None:
                 per_cm = 1e4 / (heatmap.mpp * 2**level)
                 scale = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
@@ -311,8 +321,8 @@ def _check_places(patches: pd.DataFrame, size_level0: tuple[int, int]) -> None:
         )  # fmt: skip
 
 
-def _pyramid(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the values, and halves of them until one fits a tile; means of what is not nan."""
+def pyramid(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the values, and halves of them until one fits a tile: means of what is not nan."""
     yield values
     count = (~np.isnan(values)).astype(np.float64)
     total = np.nan_to_num(values)
