@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-MOST_PARTS = 1024  # a grid's step is so many parts of the footprint: the pixels of a patch's side
+# Pixels of a patch's side, of which a step is a whole number: powers of two are tried first.
+WHOLES = sorted(range(2, 1025), key=lambda side: (side & (side - 1) > 0, side))
 FINEST = 32  # steps finer than this part of a footprint are jitter
 UNIT = 2.0**48  # sums are whole numbers of its inverse: what is added is taken away exactly
 
@@ -22,7 +23,7 @@ def grid_step(xy: np.ndarray, footprint: float) -> float:
     gap = min((float(np.diff(axis).min()) for axis in axes if len(axis) > 1), default=footprint)
     if gap < footprint / FINEST or _fits(axes, footprint):
         return footprint
-    for whole in range(2, MOST_PARTS + 1):
+    for whole in WHOLES:
         low, high = (whole * (gap + rounding) / footprint for rounding in (-1, 1))
         for part in range(max(1, int(np.ceil(low))), min(whole - 1, int(high)) + 1):
             if _fits(axes, footprint * part / whole):

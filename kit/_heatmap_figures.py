@@ -25,7 +25,8 @@ THUMBNAIL = 1200  # longest side, pixels
 PATCH = 128  # side of a patch in the row below, pixels
 GAP = 12
 IN_A_ROW = 8
-APART = 0.09  # least distance of two numbers on the thumbnail, as a part of its shorter side
+WIDE, TALL = 2.7, 6.0  # most inches of a thumbnail
+APART = 0.2  # inches between the middles of two numbers
 
 
 def slide_heatmap(
@@ -123,11 +124,11 @@ def _axes(
 ) -> tuple[Figure, list[Axes], Axes]:
     """Return a figure, three axes as high as the slide asks for, and one below them."""
     _, _, width, height = slide.bounds
-    above = float(np.clip(WIDTH / 3.4 * height / width, 1.6, 6.0))
+    above = float(np.clip(WIDE * height / width, 1.6, TALL))
     under = WIDTH * strip[0] / strip[1]
     name = short(heatmap.case_id or "slide", 40)
     title = f"{name}: probability of {short(heatmap.name)}"
-    figure, axes = panels(above + under + 0.9, 3, 2, title=title, ratios=(above, under))
+    figure, axes = panels(above + under + 0.6, 3, 2, title=title, ratios=(above, under))
     for axis in axes[3:]:
         axis.remove()
     grid = axes[0].get_gridspec()
@@ -185,12 +186,12 @@ def _number(axis: Axes, slide: Slide, chosen: pd.DataFrame) -> None:
     """Write each patch's number at its place, with a line to it where it had to move."""
     x, y, width, height = slide.bounds
     middle = chosen[["x", "y"]].to_numpy(np.float64) + chosen[["footprint"]].to_numpy() / 2
-    least = APART * min(width, height)
+    least = APART * max(width / WIDE, height / TALL)
     low, high = np.array([x, y]) + least / 2, np.array([x + width, y + height]) - least / 2
     for number, (at, label) in enumerate(
         zip(middle, _apart(middle, least, low, high), strict=True), start=1
     ):
-        axis.plot(*np.array([at, label]).T, color="black", linewidth=0.8)
+        axis.plot(*np.array([at, label]).T, color="black", linewidth=0.8, marker=".", markersize=3)
         axis.text(
             label[0], label[1], str(number), ha="center", va="center", fontsize=7,
             bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "linewidth": 0.8},

@@ -160,7 +160,7 @@ def write_tiff(heatmap: Heatmap, path: str | PathLike[str]) -> None:
             grey = np.nan_to_num(np.rint(values * GREYS) + 1).astype(np.uint8)  # nan is 0
             writer.write(
                 grey, tile=(TILE, TILE), photometric="minisblack",
-                compression="deflate", metadata=None, software="kit",
+                compression="adobe_deflate", metadata=None, software="kit",
                 subfiletype=1 if level else 0, description=None if level else json.dumps(told),
                 **scale,
             )  # fmt: skip
