@@ -132,9 +132,7 @@ def _axes(
     for axis in axes[3:]:
         axis.remove()
     grid = axes[0].get_gridspec()
-    if grid is None:
-        raise RuntimeError("subplots have a grid")
-    return figure, axes[:3], figure.add_subplot(grid[1, :])
+    return figure, axes[:3], figure.add_subplot(grid[1, :])  # type: ignore[index]
 
 
 def _show(axis: Axes, slide: Slide, thumbnail: np.ndarray, title: str) -> None:

@@ -127,8 +127,9 @@ def of_places(patches: pd.DataFrame, column: str) -> pd.DataFrame:
     if len(cases) != 1:
         raise TableError("a heatmap is of one case", expected="rows of one case_id",
                          received=checks.first(cases) or "no patches")  # fmt: skip
-    checks.probabilities(patches[column].to_numpy(), name=column)
-    return patches.groupby(PLACE, dropna=False)[column].mean().reset_index()
+    prob = checks.probabilities(patches[column].to_numpy(), name=column)
+    table = patches[PLACE].assign(**{column: prob})
+    return table.groupby(PLACE, dropna=False)[column].mean().reset_index()
 
 
 def write_tiff(heatmap: Heatmap, path: str | PathLike[str]) -> None:
