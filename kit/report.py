@@ -24,6 +24,7 @@ CAPTIONS = {
     "contact_sheet": "Some of the images as the network is given them.",
     "tissue_overlay": "Where the tissue mask lies: patches are planned only on it.",
     "patches_on_thumbnail": "The planned patches of one slide.",
+    "slide_heatmap": "Where on a slide networks see the class, and the most suspicious patches.",
     "mosaic": "Slides side by side: empty ones and pen marks are seen here.",
     "patches_by_class": "Patches as they are drawn for training.",
     "stain_by_slide": "A slide of another scanner or stain stands apart.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import jobs
+from kit import apart, jobs
 from kit.backend import load_backend
 from kit.checks import columns, first, unique_ids
 from kit.errors import ModelError, TableError
@@ -20,6 +20,7 @@ from kit.slides import open_slide
 from kit.streams import Member, load, predict_slide, prediction_key
 
 LOADED = 64  # networks that a process keeps
+SHARES = 4  # parts of the slides for each worker: a process loads its networks once for a part
 
 
 def predict_slides(
@@ -44,7 +45,7 @@ def predict_slides(
         policy: Augmentation policy whose views are averaged over; "none" is the patch as it is.
         mpp: Resolution of level 0 of all slides, in place of what the files say.
         threads: Threads of the networks in each process.
-        workers: Processes.
+        workers: 1 is this process; more are processes of their own.
 
     Returns:
         For each case with patches, in their order, the path of its table (see
@@ -93,9 +94,8 @@ def _watched(
 
     done = []
     total = sum(len(places[job.name]) for job in work)
-    outcomes = jobs.each(work, title="slides", workers=workers, progress=False)
+    outcomes = map(jobs.call, work) if workers == 1 else _apart(work, workers)
     with (
-        contextlib.closing(outcomes),
         tqdm(total=total, desc="predicting slides", unit=" patches", unit_scale=True, disable=None,
              leave=False) as bar,
     ):  # fmt: skip
@@ -103,6 +103,26 @@ def _watched(
             bar.update(len(places[outcome.name]))
             done.append(outcome)
     return done
+
+
+def _apart(work: Sequence[jobs.Job], workers: int) -> Iterator[jobs.Outcome]:
+    """Yield the outcomes, in order, of slides that fresh processes predict, some slides each.
+
+    A process loads its networks once. Of one that dies, each slide has its error.
+    """
+    each = max(1, -(-len(work) // (SHARES * workers)))
+    parts = [tuple(work[start : start + each]) for start in range(0, len(work), each)]
+    named = [jobs.Job(f"{part[0].name} to {part[-1].name}", _in_turn, (part,)) for part in parts]
+    with contextlib.closing(apart.each(named, workers=workers)) as found:
+        for part, outcome in zip(parts, found, strict=True):
+            if outcome.error is None:
+                yield from outcome.value
+            else:
+                yield from (jobs.Outcome(job.name, None, outcome.error, 0.0) for job in part)
+
+
+def _in_turn(part: Sequence[jobs.Job]) -> list[jobs.Outcome]:
+    return [jobs.call(job) for job in part]
 
 
 def _predict(
@@ -118,7 +138,7 @@ def _predict(
     with open_slide(slide_path, mpp=mpp) as slide:
         predict_slide(
             slide, plan, [_loaded(*member) for member in members], classes=classes,
-            views=[np.asarray] if policy == "none" else [view.forward for view in views(policy)],
+            views=[view.forward for view in views(policy)],
             path=path, key=key, progress=True,
         )  # fmt: skip
     return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -73,3 +75,13 @@ def code_of(*arguments: object) -> int:
     code = stopped.value.code
     assert isinstance(code, int)
     return code
+
+
+def printed(code: str, *arguments: object) -> str:
+    """Return what code prints in a process of its own, which must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+        check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from project import printed
 
 from kit import _writers, files
 from kit.errors import KitError
@@ -79,12 +80,7 @@ for write in (by_numpy, by_text, by_arrow):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False,
-        cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = printed(FULL, tmp_path).splitlines()
     assert len(lines) == 3
     for line, name in zip(lines, ("a.npy", "a.txt", "a.parquet"), strict=True):
         assert line.startswith(f"the disk is full. File: {tmp_path / name}. Remedy: free some")

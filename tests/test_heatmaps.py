@@ -14,6 +14,7 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
+from project import printed
 
 from kit import heatmaps
 from kit.annotations import MaskImage, read_mask
@@ -501,10 +502,5 @@ except KitError as error:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False,
-        cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"the disk is full. File: {tmp_path / 'a.tif'}.")
+    assert printed(FULL, tmp_path).startswith(f"the disk is full. File: {tmp_path / 'a.tif'}.")
     assert os.listdir(tmp_path) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,8 @@ import pytest
 from test_slides import picture, write_pyramid
 from test_streams import CLASSES, damage, everywhere
 
-from kit import slide_jobs
-from kit.errors import ModelError, SlideError, TableError
+from kit import jobs, slide_jobs
+from kit.errors import JobError, ModelError, SlideError, TableError
 from kit.files import read_table, sha256, write_json
 from kit.models import build_model
 from kit.sampler import PatchSampler
@@ -80,6 +82,18 @@ def test_two_processes_predict_the_same(place, cases, tmp_path):
         pd.testing.assert_frame_equal(
             read_table(one.value), read_table(other.value), check_exact=False, atol=1e-6
         )
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_of_a_process_that_dies_each_slide_has_the_error_and_the_others_go_on():
+    work = [jobs.Job("a", _die), *(jobs.Job(str(n), abs, (n,)) for n in range(-1, -10, -1))]
+    done = list(slide_jobs._apart(work, 1))  # parts of three
+    assert [one.name for one in done] == [job.name for job in work]
+    assert all(isinstance(one.error, JobError) for one in done[:3])
+    assert [one.value for one in done[3:]] == [3, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_slide_that_is_damaged_half_way_is_named_and_the_others_go_on(place, cases, tmp_path):
