@@ -16,9 +16,9 @@ FLOORS = {
     0: "errors checks geometry files _writers",
     1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds "
     "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
-    "_measures _rows _report _probable _certainty",
+    "_measures _rows _report _probable _certainty lesions",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
-    "shards images dicom stain fundus drawing drawing_organs",
+    "shards images dicom stain fundus drawing drawing_organs stitch",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
