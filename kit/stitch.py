@@ -20,8 +20,8 @@ How = Literal["centre", "window"]
 
 PART = 1e-8  # what a patch counts in a cell that it covers in part, beside one that covers it all
 RIM = 1e-16  # what a rim counts beside a centre: nothing in float64, and all where it is alone
-WHOLE = 1 - 1e-9  # share of a cell from which on it is covered
-SLIVER = 1e-9  # part of a cell that floats alone may add
+WHOLE = 1 - 1e-6  # share of a cell from which on it is covered
+DECIMALS = 6  # of a place in pixels of a patch
 BLOCK = 256  # rows of the map that are divided at once
 
 
@@ -41,7 +41,8 @@ class Stitcher:
     * "window": a Hann window, sin² from 0 at the patch's edge to 1 at its centre.
 
     The sums lie in two temporary files, 16 bytes a cell, of which the system takes as much into
-    memory as it has to spare. `close`, or the end of a `with` block, removes them.
+    memory as it has to spare: patches that follow each other along the slide's rows are added
+    fastest. `close`, or the end of a `with` block, removes them.
 
     Args:
         size_level0: (width, height) of the slide.
@@ -155,24 +156,24 @@ class Stitcher:
 
     def _add_patch(self, x: int, y: int, side: float, patch: np.ndarray) -> None:
         height, width = patch.shape
-        rows, tall = _shared(self._rows, self.downsample, y, side, height)
-        columns, wide = _shared(self._columns, self.downsample, x, side, width)
-        cells = np.outer(np.diff(self._rows)[rows], np.diff(self._columns)[columns])
+        rows, down = _cells(self._rows, self.downsample, y, side, height)
+        columns, across = _cells(self._columns, self.downsample, x, side, width)
+        whole = WHOLE * np.outer(np.diff(down), np.diff(across))
 
-        def put(
-            tall: np.ndarray, wide: np.ndarray, pixels: np.ndarray, weight: np.ndarray | float
-        ) -> None:
-            area = np.outer(tall.sum(axis=1), wide.sum(axis=1))
-            counts = np.where(area >= WHOLE * cells, 1.0, PART) * weight
-            self._sum[rows, columns] += counts * (tall @ pixels @ wide.T)
+        def put(down: np.ndarray, across: np.ndarray, weight: np.ndarray | float) -> None:
+            area = np.outer(np.diff(down), np.diff(across))
+            counts = np.where(area >= whole, 1.0, PART) * weight
+            self._sum[rows, columns] += counts * _sums(_sums(patch, down).T, across).T
             self._weight[rows, columns] += counts * area
 
         if self._how == "window":
-            put(tall, wide, patch, np.outer(_in_cells(tall), _in_cells(wide)))
+            down, across = np.clip(down, 0, height), np.clip(across, 0, width)
+            put(down, across, np.outer(_hann(down, height), _hann(across, width)))
             return
-        down, across = _centre(height), _centre(width)
-        put(tall[:, down], wide[:, across], patch[down, across], 1.0)
-        put(tall, wide, patch, RIM)
+        for (top, bottom), (left, right), weight in (
+            (_centre(height), _centre(width), 1.0), ((0, height), (0, width), RIM),
+        ):  # fmt: skip
+            put(np.clip(down, top, bottom), np.clip(across, left, right), weight)
 
 
 def patch_scores(prob: np.ndarray, how: Literal["max", "mean"] = "max") -> np.ndarray:
@@ -199,41 +200,55 @@ def patch_scores(prob: np.ndarray, how: Literal["max", "mean"] = "max") -> np.nd
             expected="shape (n, height, width) or (n, height, width, classes)",
             received=f"shape {prob.shape}",
         )
-    centre = prob[:, _centre(prob.shape[1]), _centre(prob.shape[2])].astype(np.float64)
+    rows, columns = (slice(*_centre(side)) for side in prob.shape[1:3])
+    centre = prob[:, rows, columns].astype(np.float64)
     return np.asarray(centre.max(axis=(1, 2)) if how == "max" else centre.mean(axis=(1, 2)))
 
 
-def _centre(pixels: int) -> slice:
-    """Return the central half of a side."""
-    return slice(pixels // 4, pixels - pixels // 4)
+def _centre(pixels: int) -> tuple[int, int]:
+    """Return where the central half of a side begins and ends."""
+    return pixels // 4, pixels - pixels // 4
 
 
 def _edges(side: int, downsample: float) -> np.ndarray:
     """Return the edges of the cells along a side of the slide, level-0 pixels."""
-    cells = max(1, math.ceil(side / downsample - SLIVER))
+    cells = max(1, math.ceil(side / downsample - 1e-9))
     return np.asarray(np.minimum(np.arange(cells + 1) * downsample, side))
 
 
-def _shared(
+def _cells(
     edges: np.ndarray, downsample: float, start: int, side: float, pixels: int
 ) -> tuple[slice, np.ndarray]:
-    """Return the cells that a patch touches along one axis, and what they share with its pixels.
+    """Return the cells that a patch touches along one axis, and where in it their edges lie.
 
     Returns:
-        A slice of the cells, and float64 (cells, pixels): the shared lengths, level-0 pixels.
+        A slice of n cells, and float64 (n + 1,): their edges in pixels of the patch, rounded so
+        that floats alone make no sliver of a cell; the first and last may lie outside the patch.
     """
-    low = max(0, math.floor(start / downsample + SLIVER))
-    high = min(len(edges) - 1, math.ceil((start + side) / downsample - SLIVER))
-    cells, ends = edges[low : high + 1], start + side * np.arange(pixels + 1) / pixels
-    shared = np.minimum(cells[1:, None], ends[1:]) - np.maximum(cells[:-1, None], ends[:-1])
-    return slice(low, high), np.maximum(shared, 0.0)
+    low = max(0, math.floor(start / downsample))
+    high = min(len(edges) - 1, math.ceil((start + side) / downsample))
+    return slice(low, high), np.round((edges[low : high + 1] - start) * (pixels / side), DECIMALS)
 
 
-def _in_cells(shared: np.ndarray) -> np.ndarray:
-    """Return the mean of a Hann window over the part of each cell that a patch covers."""
-    pixels = shared.shape[1]
-    hann = np.sin(np.pi * (np.arange(pixels) + 0.5) / pixels) ** 2
-    return np.asarray(shared @ hann / shared.sum(axis=1))
+def _sums(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the sums of rows between places, which are parts of rows; float64 (places - 1, k).
+
+    By running sums, not by a product of matrices, whose threads on a busy machine wait for each
+    other far longer than they work.
+    """
+    before = np.minimum(places.astype(np.intp), len(pixels) - 1)
+    above = np.zeros((len(pixels) + 1, *pixels.shape[1:]))
+    np.cumsum(pixels, axis=0, out=above[1:])
+    up_to = above[before] + (places - before)[:, None] * pixels[before]
+    return np.asarray(np.diff(up_to, axis=0))
+
+
+def _hann(places: np.ndarray, pixels: int) -> np.ndarray:
+    """Return the mean of a Hann window between places along a patch; 0 where nothing lies."""
+    window = np.sin(np.pi * (np.arange(pixels) + 0.5) / pixels) ** 2
+    lengths = np.diff(places)
+    total = _sums(window[:, None], places)[:, 0]
+    return np.asarray(np.divide(total, lengths, out=np.zeros_like(total), where=lengths > 0))
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -14,7 +14,7 @@ from kit.errors import KitError, SettingsError, SlideError, TableError
 from kit.geometry import grid
 from kit.stitch import Stitcher, patch_scores
 
-SIZE = (1500, 1100)
+SIZE = (900, 700)
 both = pytest.mark.parametrize("how", ["centre", "window"])
 
 
@@ -118,7 +118,7 @@ def test_a_ramp_is_given_back_where_patches_lie_on_whole_cells(how):
     ("pixels", "downsample", "within"),
     [
         (341, 11.5, 1e-6),  # pixels of half a level-0 pixel: none lies in two cells
-        (128, 11.3, (170.5 / 128) ** 2 / 8 / 11.3 / 1100 + 1e-6),  # a pixel is one value
+        (128, 11.3, (170.5 / 128) ** 2 / 8 / 11.3 / SIZE[1] + 1e-6),  # a pixel is one value
     ],
 )
 def test_a_ramp_is_given_back_by_windows_wherever_the_patches_lie(pixels, downsample, within):
