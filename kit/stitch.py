@@ -159,10 +159,11 @@ class Stitcher:
         rows, down = _cells(self._rows, self.downsample, y, side, height)
         columns, across = _cells(self._columns, self.downsample, x, side, width)
         whole = WHOLE * np.outer(np.diff(down), np.diff(across))
+        pixel = side / height * side / width  # level-0 area: patches may differ in it
 
         def put(down: np.ndarray, across: np.ndarray, weight: np.ndarray | float) -> None:
             area = np.outer(np.diff(down), np.diff(across))
-            counts = np.where(area >= whole, 1.0, PART) * weight
+            counts = np.where(area >= whole, 1.0, PART) * weight * pixel
             self._sum[rows, columns] += counts * _sums(_sums(patch, down).T, across).T
             self._weight[rows, columns] += counts * area
 

@@ -192,6 +192,14 @@ def test_a_cell_is_the_mean_by_area_of_the_pixels_in_it():
     np.testing.assert_allclose(found[0], [0.25, 1.0], atol=1e-6)
 
 
+def test_two_rims_share_a_cell_by_area_whatever_their_pixels():
+    with Stitcher((64, 16), 16, how="centre") as stitcher:
+        stitcher.add([[-8, 0]], 32.0, np.zeros((1, 4, 4)))  # to x = 24, of the cell 16 to 32
+        stitcher.add([[24, 0]], 64.0, np.ones((1, 32, 32)))
+        row = stitcher.result()[0]
+    np.testing.assert_allclose(row, [0, 0.5, 1, 1], atol=1e-6)
+
+
 @both
 def test_neither_order_nor_batches_change_the_map(how):
     plan = overlapping(97.3, 31)
