@@ -148,16 +148,17 @@ def froc(detections: pd.DataFrame, truth: Mapping[str, Lesions]) -> Froc:
     of_case = dict(tuple(shown.groupby("case_id", sort=False)))
     found, false, n_isolated = [], [], 0
     for case_id in sorted(truth):
-        of_slide = truth[case_id]
-        mine = of_case.get(case_id, shown.head(0))
-        hit, prob = _hits(mine, of_slide, case_id), mine["prob"].to_numpy()
-        false.append(prob[hit == 0])
-        n_isolated += int((hit > of_slide.n).sum())
-        best = pd.Series(prob).groupby(hit).max().reindex(range(1, of_slide.n + 1))
-        found.append(pd.DataFrame({"case_id": case_id, "lesion": best.index, "prob": best.values}))
-    table = pd.concat(found, ignore_index=True)
-    wrong = np.concatenate(false)
-    curve = _curve(table["prob"].to_numpy(), wrong, len(truth))
+        of_slide, mine = truth[case_id], of_case.get(case_id, shown.head(0))
+        label, prob = _hits(mine, of_slide, case_id), mine["prob"].to_numpy()
+        best = np.full(of_slide.n + 1, -np.inf)
+        inside = (label > 0) & (label <= of_slide.n)
+        np.maximum.at(best, label[inside], prob[inside])
+        found += [(case_id, number, p if p > 0 else np.nan) for number, p in enumerate(best)][1:]
+        false.append(prob[label == 0])
+        n_isolated += int((label > of_slide.n).sum())
+    table = pd.DataFrame(found, columns=["case_id", "lesion", "prob"])
+    best, wrong = table["prob"].to_numpy(dtype=float), np.concatenate(false)
+    curve = _curve(best, wrong, len(truth))
     at = tuple(np.interp(AT, curve["false_positives"], curve["sensitivity"]).tolist())
     return Froc(
         float(np.mean(at)), at, curve, table, len(truth), len(table), len(wrong), n_isolated
