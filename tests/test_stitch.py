@@ -284,3 +284,16 @@ def test_scores_of_no_pixels_are_refused():
         patch_scores(np.zeros((3, 2)))
     with pytest.raises(SettingsError, match="how is unknown"):
         patch_scores(np.zeros((3, 2, 2)), "median")
+
+
+def test_a_map_is_a_heatmap_of_its_slide():
+    from kit.heatmaps import Heatmap
+    from kit.lesions import detections
+
+    prob = np.full((1, 8, 8), 0.25)
+    prob[0, 4, 4] = 1.0  # alone in the cell from 16 to 20
+    with Stitcher((75, 50), 4.0) as stitcher:
+        stitcher.add([[0, 0]], 32.0, prob)
+        heatmap = Heatmap(stitcher.result().astype(np.float64), 4.0, (75, 50), mpp=2.0)
+    found = detections(heatmap.values, downsample=4.0, mpp=0.5, radius_um=10)
+    assert found.values.tolist() == [[18, 18, 1.0]]
