@@ -15,6 +15,7 @@ from kit._augment_figures import augmentations as augmentations
 from kit._heatmap_figures import slide_heatmap as slide_heatmap
 from kit._interval_figures import comparison as comparison
 from kit._interval_figures import forest as forest
+from kit._lesion_figures import froc as froc
 from kit._model_figures import agreement as agreement
 from kit._model_figures import cases_sheet as cases_sheet
 from kit._model_figures import gain_of_models as gain_of_models

@@ -16,9 +16,9 @@ FLOORS = {
     0: "errors checks geometry files _writers",
     1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds "
     "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
-    "_measures _rows _report _probable _certainty",
+    "_measures _rows _report _probable _certainty lesions _mask_overlap",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
-    "shards images dicom stain fundus drawing drawing_organs _cells",
+    "shards images dicom stain fundus drawing drawing_organs _cells stitch",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
@@ -26,7 +26,7 @@ FLOORS = {
     "report pipeline prepared synthetic inventory doctor kinds scoring finished overview quality "
     "slide_jobs _plots _slide_figures _score_figures _model_figures _augment_figures "
     "_interval_figures _training_figures hard_cases alike challenge official judge joining review "
-    "heatmaps _heatmap_figures",
+    "heatmaps _heatmap_figures _lesion_figures",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -72,6 +72,7 @@ ALLOWED = {
     "comparison": {"_certainty", "_counts", "_labels", "_ranks", "_rows", "intervals"},  # of two
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
+    "lesions": {"_mask_overlap"},  # the door to it
     "settings": {"thresholds"},  # how a demanded sensitivity is written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
@@ -108,12 +109,14 @@ ALLOWED = {
         "_score_figures",
         "_model_figures",
         "_interval_figures",
+        "_lesion_figures",
         "_training_figures",
     },
     "_augment_figures": {"_plots"},
     "_heatmap_figures": {"_plots", "heatmaps"},  # what is drawn
     "_model_figures": {"_plots"},
     "_interval_figures": {"_plots"},
+    "_lesion_figures": {"_plots"},
     "_training_figures": {"_plots"},
     "_slide_figures": {"_plots"},
     "_score_figures": {"_plots"},

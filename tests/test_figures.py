@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from kit import figures, heatmaps, metrics
+from kit import figures, heatmaps, lesions, metrics
 from kit._plots import png
 from kit.errors import SettingsError, TableError
 from kit.recipes import Recipe, rates
@@ -119,6 +120,18 @@ def gains() -> pd.DataFrame:
     )
 
 
+def points_on_two_slides() -> lesions.Froc:
+    """Two lesions of which one is found, a false positive on either slide."""
+    mask = np.zeros((60, 60), bool)
+    mask[5:25, 5:25] = mask[40:55, 40:55] = True
+    truth = {
+        name: lesions.lesions_of(drawn, downsample=32.0, mpp=0.5)
+        for name, drawn in (("tumour", mask), ("normal", np.zeros_like(mask)))
+    }
+    rows = [("tumour", 400, 400, 0.9), ("tumour", 60, 1900, 0.7), ("normal", 60, 60, 0.8)]
+    return lesions.froc(pd.DataFrame(rows, columns=["case_id", "x", "y", "prob"]), truth)
+
+
 def wrong() -> pd.DataFrame:
     return pd.DataFrame(
         {"case_id": [7, 31], "y_true": ["normal", "tumour"], "prob_tumour": [0.98, 0.03]}
@@ -176,6 +189,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "cases_sheet": lambda: figures.cases_sheet(pixels(2), wrong(), "Most wrong"),
     "metrics_against_threshold": lambda: figures.metrics_against_threshold(*scored()[:2], 0.4),
     "forest": lambda: figures.forest(intervals()),
+    "froc": lambda: figures.froc(points_on_two_slides()),
     "probability_by_class": lambda: figures.probability_by_class(predictions()),
     "agreement": lambda: figures.agreement(models()),
     "submission_distribution": lambda: figures.submission_distribution(
@@ -866,3 +880,13 @@ def test_stains_of_pure_haematoxylin_are_that_and_no_eosin() -> None:
         found = stains(rgb[None])[0]
         assert found[position] == pytest.approx(0.5, abs=0.02)
         assert found[1 - position] == pytest.approx(0, abs=0.02)
+
+
+def test_a_froc_says_its_score_and_needs_lesions() -> None:
+    found = points_on_two_slides()
+    figure = figures.froc(found)
+    assert "FROC score 0.500: 2 lesions on 2 slides, 2 false positives" in said(figure)
+    assert list(figure.axes[0].lines[2].get_ydata()) == [0.5] * 6
+    empty = dataclasses.replace(found, n_lesions=0)
+    with pytest.raises(TableError, match="no lesions to find"):
+        figures.froc(empty)
