@@ -37,13 +37,15 @@ class Choice:
     slides: int = 0
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return the positive class's probability of each row.
+        """Return the positive class's probability of each row; 0 without a patch.
 
         Raises:
             TableError: A feature is missing.
             MissingMppError: It is an area, and a slide has no mpp.
         """
-        return _known(rows, self.name) if self.learner is None else self.learner.predict(rows)
+        if self.learner is None:
+            return _known(rows, self.name)
+        return np.where(rows["no_patch"] == 1, 0.0, self.learner.predict(rows))
 
 
 def choose(rule: Rule, rows: pd.DataFrame, positive: str, use: str) -> Choice:
@@ -51,10 +53,13 @@ def choose(rule: Rule, rows: pd.DataFrame, positive: str, use: str) -> Choice:
 
     Args:
         rule: What is chosen for.
-        rows: A row for each slide and network: `case_id`, `y_true` and the features.
+        rows: A row for each slide and network: `case_id`, `y_true` and the features; classifiers
+            do not learn from slides without a patch.
         positive: The positive class.
         use: What the choice is for, as the log says it.
     """
+    if rule.learnt:
+        rows = rows[rows["no_patch"] == 0]
     truth = (rows["y_true"] == positive).to_numpy(bool)
     slides, code = np.unique(rows["case_id"].to_numpy(str), return_inverse=True)
     networks = np.bincount(code)

@@ -352,8 +352,7 @@ def test_a_slide_without_tissue_scores_0_by_all_its_networks(
             tables = [fitted(text, one, cases).oof() for one in (kept, flagged)]
         pd.testing.assert_frame_equal(*tables)
         mine = tables[0][tables[0].case_id == "c003"]
-        assert len(mine) == 2
-        assert text == "boosting" or mine.prob_tumour.tolist() == [0.0, 0.0]
+        assert mine.prob_tumour.tolist() == [0.0, 0.0]
     assert "no patch, so the stated score: c003" in caplog.text
 
 
