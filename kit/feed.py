@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -75,7 +75,7 @@ def _walk(members: np.ndarray, places: np.ndarray, seed: tuple[int, ...]) -> np.
     return found
 
 
-def ahead(read: Callable[[np.ndarray], T], batches: Iterable[np.ndarray]) -> Iterator[T]:
+def ahead(read: Callable[[np.ndarray], T], batches: Iterable[np.ndarray]) -> Generator[T]:
     """Yield what `read` gives for each batch, read by a thread while the one before is used."""
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(1) as reader:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kit._augment_figures import augmentations as augmentations
+from kit._heatmap_figures import slide_heatmap as slide_heatmap
 from kit._interval_figures import comparison as comparison
 from kit._interval_figures import forest as forest
 from kit._model_figures import agreement as agreement

@@ -133,12 +133,16 @@ def predict_images(
         padded[: len(images)] = images
         for view in views:
             prob = np.asarray(network.predict_on_batch(np.ascontiguousarray(view(padded))))
-            found[start : start + len(images)] += _of_image(prob)[: len(images)]
+            found[start : start + len(images)] += of_image(prob)[: len(images)]
         start += len(images)
     return found / found.sum(axis=1, keepdims=True)
 
 
-def _of_image(prob: np.ndarray) -> np.ndarray:
+def of_image(prob: np.ndarray) -> np.ndarray:
+    """Return probabilities of images, (n, k), from those or from those of their pixels.
+
+    Of pixels, (n, height, width, k), the mean over the centre, half as wide and as high.
+    """
     prob = prob.astype(np.float64)
     if prob.ndim == 2:
         return prob

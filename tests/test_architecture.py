@@ -18,15 +18,16 @@ FLOORS = {
     "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
     "_measures _rows _report _probable _certainty rules",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
-    "shards images dicom stain fundus drawing drawing_organs",
+    "shards images dicom stain fundus drawing drawing_organs _cells",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf "
     "slide_features _learners",
-    4: "training plans fits fitting trainer live inference aggregate submission figures report "
-    "pipeline prepared synthetic inventory doctor kinds scoring finished overview quality _plots "
-    "_slide_figures _score_figures _model_figures _augment_figures _interval_figures "
-    "_training_figures _choices hard_cases alike challenge official judge joining review",
+    4: "training plans fits fitting trainer live inference streams aggregate submission figures "
+    "report pipeline prepared synthetic inventory doctor kinds scoring finished overview quality "
+    "slide_jobs _plots _slide_figures _score_figures _model_figures _augment_figures "
+    "_interval_figures _training_figures hard_cases alike challenge official judge joining review "
+    "heatmaps _heatmap_figures _choices",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -86,6 +87,8 @@ ALLOWED = {
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
+    "streams": {"inference"},  # the views, and what a network of pixels says of an image
+    "slide_jobs": {"streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
     "augment": {
@@ -101,6 +104,7 @@ ALLOWED = {
     "figures": {
         "_plots",
         "_augment_figures",
+        "_heatmap_figures",
         "_slide_figures",
         "_score_figures",
         "_model_figures",
@@ -108,6 +112,7 @@ ALLOWED = {
         "_training_figures",
     },
     "_augment_figures": {"_plots"},
+    "_heatmap_figures": {"_plots", "heatmaps"},  # what is drawn
     "_model_figures": {"_plots"},
     "_interval_figures": {"_plots"},
     "_training_figures": {"_plots"},

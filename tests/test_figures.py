@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from kit import figures, metrics
+from kit import figures, heatmaps, metrics
 from kit._plots import png
 from kit.errors import SettingsError, TableError
 from kit.recipes import Recipe, rates
@@ -101,6 +101,11 @@ def differences() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "p"])
 
 
+def predicted() -> pd.DataFrame:
+    """The plan's patches, each with a probability of its own."""
+    return plan().assign(case_id="array", prob_tumour=np.linspace(0.1, 0.9, len(plan())))
+
+
 def gains() -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -148,6 +153,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "contact_sheet": lambda: figures.contact_sheet(pixels(11), [f"case {i}" for i in range(11)]),
     "tissue_overlay": lambda: figures.tissue_overlay(pixels(1)[0], disc(), title="slide"),
     "patches_on_thumbnail": lambda: figures.patches_on_thumbnail(drawn_slide(), plan()),
+    "slide_heatmap": lambda: figures.slide_heatmap(
+        drawn_slide(),
+        heatmaps.raster(predicted(), (2000, 1500), column="prob_tumour"),
+        predicted(),
+        column="prob_tumour",
+    ),
     "mosaic": lambda: figures.mosaic([drawn_slide(), drawn_slide(1)]),
     "patches_by_class": lambda: figures.patches_by_class(pixels(6), ["normal", "tumour", None] * 2),
     "stain_by_slide": lambda: figures.stain_by_slide([drawn_slide(n) for n in range(3)]),

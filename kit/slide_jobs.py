@@ -1,0 +1,133 @@
+"""The slides of a run through its networks: each slide is a job with a table of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit import jobs
+from kit.backend import load_backend
+from kit.checks import columns, first, unique_ids
+from kit.errors import ModelError, TableError
+from kit.files import fingerprint, read_json, table_key
+from kit.slides import open_slide
+from kit.streams import Member, load, predict_slide, prediction_key
+
+LOADED = 64  # networks that a process keeps
+
+
+def predict_slides(
+    cases: pd.DataFrame, plan: pd.DataFrame, networks: Sequence[Path], *, root: Path,
+    classes: Sequence[str], folder: Path, policy: str = "none", mpp: float | None = None,
+    threads: int = 1, workers: int = 1,
+) -> list[jobs.Outcome]:  # fmt: skip
+    """Predict the planned patches of slides; one that fails is an outcome with its error.
+
+    A slide whose table stands with its fingerprint is not opened; one that was cut off goes on
+    where it was. The rest of a slide's predictions wait for nothing: heatmaps, slide scores and
+    draws of hard negatives are made of these tables.
+
+    Args:
+        cases: `case_id, path, key` (fingerprint of the content), and `fold`: a slide with a fold is
+            predicted by the networks that have not seen that fold, one without by all.
+        plan: Patches table of all of them; a slide without patches has no job.
+        networks: `.keras` files, each with its note (`.json`) beside it.
+        root: Folder that the paths start from.
+        classes: Class names, in the order of the networks' outputs.
+        folder: Where each slide's table is kept.
+        policy: Augmentation policy whose views are averaged over; "none" is the patch as it is.
+        mpp: Resolution of level 0 of all slides, in place of what the files say.
+        threads: Threads of the networks in each process.
+        workers: Processes.
+
+    Returns:
+        For each case with patches, in their order, the path of its table (see
+        `kit.streams.predict_slide`) or why there is none.
+
+    Raises:
+        TableError: A planned slide is no case, or no network is of a case's fold.
+    """
+    columns(cases, ["case_id", "path", "key"])
+    unique_ids(cases.case_id)
+    unknown = plan.case_id[~plan.case_id.isin(cases.case_id)]
+    if len(unknown):
+        raise TableError("planned slides are no cases", received=first(unknown.unique()))
+    notes = {path: read_json(Path(path).with_suffix(".json")) for path in networks}
+    places = {str(name): rows for name, rows in plan.groupby("case_id", sort=False)}
+    work = []
+    for case in cases[cases.case_id.isin(list(places))].to_dict("records"):
+        mine = _of_fold(str(case["case_id"]), float(case.get("fold", np.nan)), notes)
+        members = tuple((path, str(notes[path]["sha256"])) for path in mine)
+        rows = places[case["case_id"]].reset_index(drop=True)
+        made_by = fingerprint([case["key"], policy, mpp])
+        work.append(jobs.Job(str(case["case_id"]), _predict, (
+            root / str(case["path"]), mpp, rows, members, tuple(classes), policy,
+            folder / f"{fingerprint(case['case_id'])}.parquet", made_by, threads,
+        )))  # fmt: skip
+    return _watched(work, places, workers)
+
+
+def _of_fold(case_id: str, fold: float, notes: Mapping[Path, Mapping[str, Any]]) -> list[Path]:
+    """Return the networks that may predict a case; a fold of NaN is none."""
+    found = [path for path, note in notes.items() if np.isnan(fold) or note["fold"] == fold]
+    if not found:
+        there = sorted({str(note["fold"]) for note in notes.values()})
+        raise TableError(
+            "no network has left a case out", received=f"{case_id}, fold {fold:g}",
+            expected=f"networks of its fold; there are those of {first(there) or 'none'}",
+        )  # fmt: skip
+    return found
+
+
+def _watched(
+    work: Sequence[jobs.Job], places: dict[str, pd.DataFrame], workers: int
+) -> list[jobs.Outcome]:
+    """Run the jobs under a bar that counts patches: their rate, and the time left."""
+    from tqdm import tqdm
+
+    done = []
+    total = sum(len(places[job.name]) for job in work)
+    outcomes = jobs.each(work, title="slides", workers=workers, progress=False)
+    with (
+        contextlib.closing(outcomes),
+        tqdm(total=total, desc="predicting slides", unit=" patches", unit_scale=True, disable=None,
+             leave=False) as bar,
+    ):  # fmt: skip
+        for outcome in outcomes:
+            bar.update(len(places[outcome.name]))
+            done.append(outcome)
+    return done
+
+
+def _predict(
+    slide_path: Path, mpp: float | None, plan: pd.DataFrame, members: Sequence[tuple[Path, str]],
+    classes: Sequence[str], policy: str, path: Path, key: str, threads: int,
+) -> Path:  # fmt: skip
+    """Return the path of one slide's table; predict what does not stand."""
+    if table_key(path) == prediction_key(plan, [sha for _, sha in members], classes, key):
+        return path
+    load_backend(threads)
+    from kit.augment import views
+
+    with open_slide(slide_path, mpp=mpp) as slide:
+        predict_slide(
+            slide, plan, [_loaded(*member) for member in members], classes=classes,
+            views=[np.asarray] if policy == "none" else [view.forward for view in views(policy)],
+            path=path, key=key, progress=True,
+        )  # fmt: skip
+    return path
+
+
+@lru_cache(maxsize=LOADED)
+def _loaded(path: Path, sha: str) -> Member:
+    """Return a network, loaded once in each process."""
+    found = load(path)
+    if found.key != sha:
+        raise ModelError("the network changed while it was used", path=path)
+    return found
