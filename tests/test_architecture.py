@@ -16,17 +16,18 @@ FLOORS = {
     0: "errors checks geometry files _writers",
     1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds "
     "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
-    "_measures _rows _report _probable _certainty lesions _mask_overlap",
+    "_measures _rows _report _probable _certainty lesions _mask_overlap rules",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
     "shards images dicom stain fundus drawing drawing_organs _cells stitch",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
-    "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
+    "weights attention _stored _network _backbones _own_networks _seed_networks _tf "
+    "slide_features _learners",
     4: "training plans fits fitting trainer live inference streams aggregate submission figures "
     "report pipeline prepared synthetic inventory doctor kinds scoring finished overview quality "
     "slide_jobs _plots _slide_figures _score_figures _model_figures _augment_figures "
     "_interval_figures _training_figures hard_cases alike challenge official judge joining review "
-    "heatmaps _heatmap_figures _lesion_figures",
+    "heatmaps _heatmap_figures _lesion_figures _choices",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -120,6 +121,7 @@ ALLOWED = {
     "_training_figures": {"_plots"},
     "_slide_figures": {"_plots"},
     "_score_figures": {"_plots"},
+    "aggregate": {"_choices"},  # what is chosen for a rule
     "sampler": {"draws"},  # the label of what is neither
     "report": {"_plots"},
     "scoring": {"official"},  # the judge's number beside ours
