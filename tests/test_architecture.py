@@ -18,14 +18,15 @@ FLOORS = {
     "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
     "_measures _rows _report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
-    "shards images dicom stain fundus drawing drawing_organs",
+    "shards images dicom stain fundus drawing drawing_organs _vector_files",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
     4: "training plans fits fitting trainer live inference aggregate submission figures report "
     "pipeline prepared synthetic inventory doctor kinds scoring finished overview quality _plots "
     "_slide_figures _score_figures _model_figures _augment_figures _interval_figures "
-    "_training_figures hard_cases alike challenge official judge joining review",
+    "_training_figures hard_cases alike challenge official judge joining review "
+    "embeddings mil _embedding_figures",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -105,7 +106,10 @@ ALLOWED = {
         "_model_figures",
         "_interval_figures",
         "_training_figures",
+        "_embedding_figures",
     },
+    "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
+    "mil": {"aggregate", "plans", "trainer"},  # what a case without a patch gets; folds; averages
     "_augment_figures": {"_plots"},
     "_model_figures": {"_plots"},
     "_interval_figures": {"_plots"},
