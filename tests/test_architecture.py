@@ -21,12 +21,12 @@ FLOORS = {
     "shards images dicom stain fundus drawing drawing_organs _vector_files",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
-    "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
+    "weights attention _stored _network _backbones _own_networks _seed_networks _tf _bags",
     4: "training plans fits fitting trainer live inference aggregate submission figures report "
     "pipeline prepared synthetic inventory doctor kinds scoring finished overview quality _plots "
     "_slide_figures _score_figures _model_figures _augment_figures _interval_figures "
     "_training_figures hard_cases alike challenge official judge joining review "
-    "embeddings mil _embedding_figures",
+    "embeddings mil _mil_fits _embedding_figures",
     5: "challenges platforms cli",
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -109,7 +109,9 @@ ALLOWED = {
         "_embedding_figures",
     },
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
-    "mil": {"aggregate", "plans", "trainer"},  # what a case without a patch gets; folds; averages
+    "mil": {"_mil_fits", "aggregate", "plans"},  # its networks; a case without a patch; folds
+    "_mil_fits": {"plans", "trainer"},  # names of files; averaged weights
+    "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
     "_model_figures": {"_plots"},
     "_interval_figures": {"_plots"},
