@@ -43,7 +43,6 @@ def embedding_map(
     if len(common) > SHOWN:
         names = names.where(names.isin(common[: SHOWN - 1]), OTHERS)
     said = title or f"{many(len(names), 'vector')} by {of or 'name'} ({len(common):,} in all)"
-    many_names = len(set(names)) > 14
     figure, (axis,) = panels(4.6, title=said)
     size, alpha = (16, 0.7) if len(names) <= POINTS else (5, 0.4)
     for number, name in enumerate(sorted(set(names) - {OTHERS})):
@@ -51,7 +50,7 @@ def embedding_map(
         axis.scatter(
             places[mine, 0], places[mine, 1], s=size, alpha=alpha, linewidths=0, zorder=2,
             color=COLOURS[number % len(COLOURS)], marker=MARKERS[number // len(COLOURS)],
-            label=f"{short(name, 16 if many_names else 24)} ({int(mine.sum()):,})",
+            label=f"{short(name)} ({int(mine.sum()):,})",
         )  # fmt: skip
     if OTHERS in set(names):
         mine = (names == OTHERS).to_numpy()
@@ -62,5 +61,5 @@ def embedding_map(
     first, second = (f"({100 * part:.0f} % of variance)" for part in share)
     axis.set(xlabel=f"first direction {first}", ylabel=f"second direction {second}")
     axis.legend(title=of, markerscale=1.5 if size > 10 else 3, fontsize=8,
-                ncols=2 if many_names else 1, **BESIDE)  # fmt: skip
+                ncols=1 if len(set(names)) <= 14 else 2, **BESIDE)  # fmt: skip
     return figure
