@@ -191,7 +191,7 @@ def _chowder_head(x: Any, classes: int) -> Any:
     x = ExtremeScores(1 if classes == 2 else classes, name=POOL)(x)
     for units in (200, 100):
         x = layers.Dense(units, activation="sigmoid")(x)
-    return dense_logits(layers.Dropout(0.5)(x), classes)
+    return dense_logits(x, classes)
 
 
 OWN: dict[str, Network] = {

@@ -217,8 +217,10 @@ def attention(network: keras.Model, bag: np.ndarray, *, towards: int = -1) -> np
     if not isinstance(pool, AttentionPool | ExtremeScores):
         raise ModelError("the network has no weights of instances", received=pool.name,
                          expected="attention_mil or chowder")  # fmt: skip
-    instances = keras.Model(network.input, pool.input)(padded(bag), training=False)
-    mask = np.arange(instances.shape[1])[None] < len(bag)
+    x = padded(bag)
+    parts = keras.Model(network.input, pool.input)(x, training=False)
+    instances = parts[0] if isinstance(parts, list) else parts  # the mask may stand beside it
+    mask = np.arange(x.shape[1])[None] < len(bag)
     if isinstance(pool, AttentionPool):
         _, weights = pool(instances, mask=mask, return_weights=True)
         return np.asarray(_numbers(weights)[0, : len(bag)], np.float64)
