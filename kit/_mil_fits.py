@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 FORMAT = 1
-BATCH = 8  # bags of a step
+BATCH = 4  # bags of a step
 KEPT = 0.8  # share of a slide's instances that an epoch sees
 DROPPED = 0.25  # share of an instance's features that a step leaves out
 STANDARD = "standardise"

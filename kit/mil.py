@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PACE = {"attention_mil": (20, 2e-3), "chowder": (40, 1e-2)}
+"""Epochs and highest learning rate that suit a network; chowder's few scores learn slowly."""
 SMALL = 0.1  # of the spread of a bag's scores: how far they are moved to see what they speak for
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -34,7 +36,7 @@ Tables = tuple[pd.DataFrame, pd.DataFrame]
 def cross_validate(
     folds: pd.DataFrame, bags: Source, *, classes: Sequence[str], positive: str | None, out: Path,
     model: str = "attention_mil", tests: pd.DataFrame | None = None, seeds: int = 3,
-    epochs: int = 40, learning_rate: float = 1e-3, weight_decay: float = 0.05,
+    epochs: int | None = None, learning_rate: float | None = None, weight_decay: float = 0.05,
     instances: int = 4096, seed: int = 0, threads: int = 1, device: str = "auto",
 ) -> Tables:  # fmt: skip
     """Train a network of bags for each fold and seed, and predict the slides it has not seen.
@@ -57,8 +59,9 @@ def cross_validate(
         model: A network of bags: attention_mil or chowder.
         tests: Further slides, `case_id, group`, predicted by every network.
         seeds: Networks of each fold.
-        epochs: Times that a network sees each slide.
-        learning_rate: The highest: up for a tenth of the steps, then down half a cosine.
+        epochs: Times that a network sees each slide; None: as `PACE` says.
+        learning_rate: The highest: up for a tenth of the steps, then down half a cosine; None: as
+            `PACE` says.
         weight_decay: Decoupled, of AdamW.
         instances: Most instances of a slide in an epoch.
         seed: Of all that is drawn.
@@ -78,11 +81,13 @@ def cross_validate(
         ModelError: The network takes no bags.
         TrainingError: A loss is not finite.
     """
-    recipe = Recipe(
-        epochs, batch_size=BATCH, learning_rate=learning_rate, weight_decay=weight_decay,
-        monitor="none", seed=seed, threads=threads, device=device,
-    )  # fmt: skip
     _check(folds, tests, classes, positive, model)
+    usual = PACE[model]
+    recipe = Recipe(
+        usual[0] if epochs is None else epochs, batch_size=BATCH, weight_decay=weight_decay,
+        learning_rate=usual[1] if learning_rate is None else learning_rate, monitor="none",
+        seed=seed, threads=threads, device=device,
+    )  # fmt: skip
     positive_int("seeds", seeds)
     positive_int("instances", instances)
     asked = folds[["case_id", "group", "label"]].assign(split="train", fold=folds.fold)
@@ -109,7 +114,7 @@ def _check(
     model: str,
 ) -> None:  # fmt: skip
     if check_model(model).takes != "bags":
-        raise ModelError("the network takes no bags", expected="attention_mil or chowder",
+        raise ModelError("the network takes no bags", expected=" or ".join(PACE),
                          received=f"model={model}")  # fmt: skip
     check_folds(folds)
     unique_ids(folds.case_id)

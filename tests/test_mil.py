@@ -249,12 +249,7 @@ def test_the_same_seed_gives_the_same_table_in_another_process(
         capture_output=True, text=True, check=True, cwd=root,
     )  # fmt: skip
     assert done.stdout.split()[-1] == digest(finished[1])
-
-
-def test_another_seed_gives_other_networks(
-    finished: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path
-) -> None:
-    other, _ = run(*small(), tmp_path, seed=1)
+    other, _ = run(*small(), tmp_path / "other", seed=1)
     assert (abs(other.prob_tumour - finished[1].prob_tumour) > 1e-6).any()
 
 
@@ -283,13 +278,18 @@ def test_scores_of_chowder_are_turned_towards_the_class(upside_down: bool, class
         network.get_layer(LOGITS).set_weights([kernel[:, ::-1], bias[::-1]])
     (weights,) = network.get_layer("pool").score.get_weights()
     last, other = mil.attention(network, bag), mil.attention(network, bag, towards=0)
-    assert abs(last) == pytest.approx(abs(bag @ weights[:, -1]), abs=1e-5)
+    raw = bag @ weights[:, -1]
+    assert abs(last) == pytest.approx(abs(raw), abs=1e-5)
+    assert other == pytest.approx(np.sign(other[0]) * np.sign((bag @ weights[:, 0])[0])
+                                  * (bag @ weights[:, 0]), abs=1e-5)  # fmt: skip
     if classes == 2:
         assert last == pytest.approx(-other)
-    best = bag[last.argmax()]  # more of what scores highest makes the class more probable
-    more = np.concatenate([bag, np.tile(3 * best, (5, 1))])
-    if classes == 2:
-        assert mil.probabilities(network, more)[-1] > mil.probabilities(network, bag)[-1]
+    # Scores are linear, so this raises each instance's by as much, and the class must gain.
+    way = np.sign(last[0] * raw[0]) * np.linalg.pinv(weights)[-1]
+    logits = keras.Model(network.input, network.get_layer(LOGITS).output)
+    low, high = (numbers(logits(padded(bag + step * way)))[0] for step in (-0.05, 0.05))
+    gained = high - low
+    assert gained[-1] > gained[:-1].mean()
 
 
 def test_a_bag_that_a_network_does_not_take_is_refused(
@@ -307,20 +307,28 @@ def test_a_bag_that_a_network_does_not_take_is_refused(
         mil.attention(keras.Model(image, pool), np.ones((3, 6)))
 
 
-def test_an_encoder_of_each_fold_is_asked_for_all_its_slides(tmp_path: Path) -> None:
+def test_each_fold_has_its_encoder_and_learns_from_no_slide_without_patches(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folds, bags = small()
+    bags["s04"] = bags["s04"][:0]
     asked = set()
 
     def of_fold(case_id: str, fold: int) -> np.ndarray:
         asked.add((case_id, fold))
         return bags[case_id][:, : 4 + fold]  # even another width
 
-    mil.cross_validate(
+    oof, _ = mil.cross_validate(
         folds, of_fold, classes=CLASSES, positive="tumour", out=tmp_path, seeds=1, epochs=1
     )
     assert asked == {(case, fold) for case in bags for fold in (0, 1)}
     widths = [load_network(tmp_path / f"fold{n}_seed0.keras").input_shape[-1] for n in (0, 1)]
     assert widths == [4, 5]
+    own = folds.set_index("case_id")["fold"]["s04"]
+    slides = [read_json(tmp_path / f"fold{n}_seed0.json")["slides"] for n in (own, 1 - own)]
+    assert slides == [6, 5]
+    assert oof.set_index("case_id")["prob_tumour"]["s04"] == 0
+    assert "not learnt from: s04" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -364,19 +372,39 @@ def test_tables_that_cannot_be_are_refused(tmp_path: Path) -> None:
         run(one, bags, tmp_path)
 
 
-def test_slides_without_patches_are_not_learnt_from(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folds, bags = small()
-    bags["s04"] = bags["s04"][:0]
-    oof, _ = run(folds, bags, tmp_path, epochs=1)
-    assert oof.set_index("case_id").prob_tumour["s04"] == 0
-    own = folds.set_index("case_id").fold["s04"]
-    assert [read_json(tmp_path / f"fold{n}_seed0.json")["slides"] for n in (own, 1 - own)] == [6, 5]
-    assert "not learnt from: s04" in caplog.text
-
-
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not finite.*lower learning_rate"):
         run(*small(), tmp_path, learning_rate=1e38, epochs=3)
     assert not list(tmp_path.glob("*.keras"))
+
+
+@pytest.fixture(scope="module")
+def sparse() -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """60 slides of 300 to 700 instances, of which 3 % are shifted in the positive ones."""
+    return drawn(60, (300, 700), 32, shift=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_few_instances_decide_where_their_mean_says_nothing(
+    name: str, sparse: tuple[pd.DataFrame, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    folds, bags = sparse
+    oof, _ = run(folds, bags, tmp_path, model=name, seeds=3, epochs=None)
+    found = aucs(oof)
+    assert len(found) == 3
+    assert min(found) >= 0.9
+    assert logistic(folds, bags) < min(found) - 0.2
+    network = load_network(tmp_path / "fold0_seed0.keras")
+    case = folds.case_id[(folds["fold"] == 0) & (folds.label == "tumour")].iloc[0]
+    assert mil.attention(network, bags[case]).max() > 0
+
+
+@pytest.mark.slow
+def test_shuffled_labels_teach_nothing(
+    sparse: tuple[pd.DataFrame, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    folds, bags = sparse
+    mixed = folds.assign(label=np.random.default_rng(1).permutation(folds.label))
+    oof, _ = run(mixed, bags, tmp_path, seeds=1, epochs=None)
+    assert 0.3 < aucs(oof)[0] < 0.7  # 60 slides: a standard error of .075
