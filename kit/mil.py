@@ -51,8 +51,9 @@ def cross_validate(
     Args:
         folds: `case_id, group, label, fold`.
         bags: From case id and fold to the slide's vectors, floats (n, d); (0, d) for a slide
-            without a patch. An encoder trained per fold gives other vectors for each fold; of
-            vectors from elsewhere (`kit.embeddings.from_files`) the fold is ignored.
+            without a patch; a row of zeros is taken for padding. An encoder trained per fold gives
+            other vectors for each fold; vectors from elsewhere (`kit.embeddings.from_files`) do not
+            depend on it.
         classes: Class names, in the order of the networks' outputs.
         positive: The positive class; None above two classes.
         out: Folder of the networks and their predictions.

@@ -165,6 +165,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "cases_sheet": lambda: figures.cases_sheet(pixels(2), wrong(), "Most wrong"),
     "metrics_against_threshold": lambda: figures.metrics_against_threshold(*scored()[:2], 0.4),
     "forest": lambda: figures.forest(intervals()),
+    "embedding_map": lambda: figures.embedding_map(
+        np.random.default_rng(0).normal(size=(40, 8)), ["a", "b"] * 20, of="scanner"
+    ),
     "probability_by_class": lambda: figures.probability_by_class(predictions()),
     "agreement": lambda: figures.agreement(models()),
     "submission_distribution": lambda: figures.submission_distribution(
