@@ -174,6 +174,26 @@ def _attention_head(x: Any, classes: int) -> Any:
     return dense_logits(layers.Dropout(0.25)(x), classes)
 
 
+def _padded(x: Any) -> Any:
+    """Return a bag whose rows of zeros are known as padding."""
+    from keras import layers
+
+    return layers.Masking(0.0)(x)
+
+
+def _chowder_head(x: Any, classes: int) -> Any:
+    """Return logits by the extremes of one score, or with more classes than two of one for each."""
+    from keras import layers
+
+    from kit._network import POOL, dense_logits
+    from kit.attention import ExtremeScores
+
+    x = ExtremeScores(1 if classes == 2 else classes, name=POOL)(x)
+    for units in (200, 100):
+        x = layers.Dense(units, activation="sigmoid")(x)
+    return dense_logits(x, classes)
+
+
 OWN: dict[str, Network] = {
     "conv_small": Network(
         _conv_small, (32, 32, 3), 2, "three strided convolutions: smoke", pooled()
@@ -201,5 +221,9 @@ OWN: dict[str, Network] = {
     "attention_mil": Network(
         _bag, (None, 512), 2, "gated attention over a bag of features (Ilse 2018)",
         _attention_head, scale="none", takes="bags",
+    ),
+    "chowder": Network(
+        _padded, (None, 512), 2, "a bag's highest and lowest scores (Courtiol 2018)",
+        _chowder_head, scale="none", takes="bags",
     ),
 }  # fmt: skip

@@ -13,22 +13,37 @@ import pytest
 KIT = Path(__file__).parents[1] / "kit"
 
 FLOORS = {
-    0: "errors checks geometry files _writers",
-    1: "jobs apart stages settings manifest layout patterns folds metrics intervals thresholds "
-    "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
-    "_measures _rows _report _probable _certainty lesions _mask_overlap rules",
-    2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
-    "shards images dicom stain fundus drawing drawing_organs _cells stitch",
-    3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
-    "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
-    "weights attention _stored _network _backbones _own_networks _seed_networks _tf "
-    "slide_features _learners",
-    4: "training plans fits fitting trainer live inference streams aggregate submission figures "
-    "report pipeline prepared synthetic inventory doctor kinds scoring finished overview quality "
-    "slide_jobs _plots _slide_figures _score_figures _model_figures _augment_figures "
-    "_interval_figures _training_figures hard_cases alike challenge official judge joining review "
-    "heatmaps _heatmap_figures _lesion_figures _choices",
-    5: "challenges platforms cli",
+    0: """
+        errors checks geometry files _writers
+    """,
+    1: """
+        jobs apart stages settings manifest layout patterns folds metrics intervals
+        thresholds ensemble marks overlaps shift comparison _balance _votes _members _labels
+        _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
+        rules
+    """,
+    2: """
+        duplicates slides readers tiled codecs coverage tissue annotations polygons
+        _mask_files shards images dicom stain fundus drawing drawing_organs _cells stitch
+        _vector_files
+    """,
+    3: """
+        backend feed checkpoints recipes monitor histories optimizers sampler draws store
+        augment policies _augment_draws _augment_geometry _augment_colour _augment_mix
+        models losses weights attention _stored _network _backbones _own_networks
+        _seed_networks _tf slide_features _learners _bags
+    """,
+    4: """
+        training plans fits fitting trainer live inference streams aggregate submission
+        figures report pipeline prepared synthetic inventory doctor kinds scoring finished
+        overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
+        _augment_figures _interval_figures _training_figures hard_cases alike challenge
+        official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
+        embeddings mil _mil_fits _embedding_figures
+    """,
+    5: """
+        challenges platforms cli
+    """,
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
 
@@ -112,7 +127,12 @@ ALLOWED = {
         "_interval_figures",
         "_lesion_figures",
         "_training_figures",
+        "_embedding_figures",
     },
+    "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
+    "mil": {"_mil_fits", "aggregate", "plans"},  # its networks; a case without a patch; folds
+    "_mil_fits": {"plans", "trainer"},  # names of files; averaged weights
+    "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
     "_heatmap_figures": {"_plots", "heatmaps"},  # what is drawn
     "_model_figures": {"_plots"},

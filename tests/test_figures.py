@@ -190,6 +190,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "metrics_against_threshold": lambda: figures.metrics_against_threshold(*scored()[:2], 0.4),
     "forest": lambda: figures.forest(intervals()),
     "froc": lambda: figures.froc(points_on_two_slides()),
+    "embedding_map": lambda: figures.embedding_map(
+        np.random.default_rng(0).normal(size=(40, 8)), ["a", "b"] * 20, of="scanner"
+    ),
     "probability_by_class": lambda: figures.probability_by_class(predictions()),
     "agreement": lambda: figures.agreement(models()),
     "submission_distribution": lambda: figures.submission_distribution(

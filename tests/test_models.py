@@ -55,6 +55,8 @@ WORKED = {
     + 5 * 256 * 256) + 4 * (2 * 32 + 2 * 64 + 3 * 128 + 6 * 256) + 256 * 4 + 4,
     # Dense 512 to 256; the attention's two hidden layers and its score; dense 2.
     "attention_mil": (512 * 256 + 256) + 2 * (256 * 128 + 128) + 128 + (256 * 2 + 2),
+    # One score of 512 features; five highest and five lowest to 200, 100 and 2.
+    "chowder": 512 + (10 * 200 + 200) + (200 * 100 + 100) + (100 * 2 + 2),
 }  # fmt: skip
 
 

@@ -1,0 +1,255 @@
+"""Slides from bags of vectors: trained by the slide's label alone, fold by fold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from kit._bags import FoldBags, Source, padded
+from kit._mil_fits import BATCH, FORMAT, Fit, train
+from kit._network import POOL
+from kit.aggregate import to_cases
+from kit.backend import load_backend
+from kit.checks import columns, first, labels, positive_int, unique_ids
+from kit.errors import GroupLeakError, ModelError, SettingsError, TableError
+from kit.files import fingerprint, read_json, read_table, table_key, write_table
+from kit.models import LOGITS, check_model, load_network
+from kit.plans import check_folds
+from kit.recipes import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+PACE = {"attention_mil": (20, 2e-3), "chowder": (40, 1e-2)}
+"""Epochs and highest learning rate that suit a network; chowder's few scores learn slowly."""
+SMALL = 0.1  # of the spread of a bag's scores: how far they are moved to see what they speak for
+Tables = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def cross_validate(
+    folds: pd.DataFrame, bags: Source, *, classes: Sequence[str], positive: str | None, out: Path,
+    model: str = "attention_mil", tests: pd.DataFrame | None = None, seeds: int = 3,
+    epochs: int | None = None, learning_rate: float | None = None, weight_decay: float = 0.05,
+    instances: int = 4096, seed: int = 0, threads: int = 1, device: str = "auto",
+) -> Tables:  # fmt: skip
+    """Train a network of bags for each fold and seed, and predict the slides it has not seen.
+
+    A network learns from the slides of the other folds and nothing else; no figure of the held-out
+    fold stops it or chooses its weights, which are the moving average at the last epoch. Mean and
+    spread of the features are those of its training slides, each slide counting alike, and are
+    saved within it. Every epoch sees other instances of a slide (80 %, at most `instances`), with
+    a quarter of the features left out; predictions see all. Called again, it takes what stands,
+    by fingerprint of the vectors, labels and settings.
+
+    Args:
+        folds: `case_id, group, label, fold`.
+        bags: From case id and fold to the slide's vectors, floats (n, d); (0, d) for a slide
+            without a patch; a row of zeros is taken for padding. An encoder trained per fold gives
+            other vectors for each fold; vectors from elsewhere (`kit.embeddings.from_files`) do not
+            depend on it.
+        classes: Class names, in the order of the networks' outputs.
+        positive: The positive class; None above two classes.
+        out: Folder of the networks and their predictions.
+        model: A network of bags: attention_mil or chowder.
+        tests: Further slides, `case_id, group`, predicted by every network.
+        seeds: Networks of each fold.
+        epochs: Times that a network sees each slide; None: as `PACE` says.
+        learning_rate: The highest: up for a tenth of the steps, then down half a cosine; None: as
+            `PACE` says.
+        weight_decay: Decoupled, of AdamW.
+        instances: Most instances of a slide in an epoch.
+        seed: Of all that is drawn.
+        threads: Of one operation.
+        device: "cpu", "gpu" or "auto".
+
+    Returns:
+        The out-of-fold and the test predictions table, a row for each slide and network:
+        `case_id, group, fold, seed, model, y_true`, `prob_<class>`. A slide without a patch gets
+        the score that `kit.aggregate.to_cases` states, and none is learnt from.
+
+    Raises:
+        TableError: A table is none, a bag is no finite (n, d) of one width d, or a fold leaves
+            nothing of a class to learn from.
+        GroupLeakError: A group stands in two folds, or in a fold and in `tests`.
+        SettingsError: A setting is out of range, or the classes are not those of the labels.
+        ModelError: The network takes no bags.
+        TrainingError: A loss is not finite.
+    """
+    _check(folds, tests, classes, positive, model)
+    usual = PACE[model]
+    recipe = Recipe(
+        usual[0] if epochs is None else epochs, batch_size=BATCH, weight_decay=weight_decay,
+        learning_rate=usual[1] if learning_rate is None else learning_rate, monitor="none",
+        seed=seed, threads=threads, device=device,
+    )  # fmt: skip
+    positive_int("seeds", seeds)
+    positive_int("instances", instances)
+    asked = folds[["case_id", "group", "label"]].assign(split="train", fold=folds.fold)
+    further = folds.iloc[:0] if tests is None else tests
+    further = further[["case_id", "group"]].assign(label=None, split="test")
+    parts = []
+    for fold in sorted(int(number) for number in folds.fold.unique()):
+        source = FoldBags(bags, fold, [*asked.case_id, *further.case_id])
+        seen = [*asked.case_id[asked.fold == fold], *further.case_id]
+        learnt = _learnt(asked[asked.fold != fold], source, classes)
+        for number in range(seeds):
+            fit = Fit(model, tuple(classes), recipe, instances, fold, number, Path(out))
+            parts.append(_fit_and_predict(fit, source, learnt, seen))
+    found = pd.concat(parts, ignore_index=True)
+    is_test = found.case_id.isin(further.case_id)
+    oof = to_cases(found[~is_test], asked, "mean", classes, positive)
+    if not len(further):
+        return oof, oof.iloc[:0]
+    return oof, to_cases(found[is_test], further, "mean", classes, positive)
+
+
+def _check(
+    folds: pd.DataFrame, tests: pd.DataFrame | None, classes: Sequence[str], positive: str | None,
+    model: str,
+) -> None:  # fmt: skip
+    if check_model(model).takes != "bags":
+        raise ModelError("the network takes no bags", expected=" or ".join(PACE),
+                         received=f"model={model}")  # fmt: skip
+    check_folds(folds)
+    unique_ids(folds.case_id)
+    labels(folds.label, classes)
+    fits = positive in classes if len(classes) == 2 else positive is None
+    if len(set(classes)) < max(2, len(classes)) or not fits:
+        raise SettingsError(
+            "classes and positive class do not fit", expected="two classes and one of them as "
+            "positive, or more classes and none", received=f"classes {', '.join(classes)}; "
+            f"positive={positive}",
+        )  # fmt: skip
+    if tests is None:
+        return
+    unique_ids(columns(tests, ["case_id", "group"]).case_id)
+    for name in ("case_id", "group"):
+        both = tests[name][tests[name].isin(folds[name])]
+        if len(both):
+            raise GroupLeakError("slides to predict are among those of the folds",
+                                 expected=f"another {name}", received=first(both))  # fmt: skip
+
+
+def _learnt(cases: pd.DataFrame, source: FoldBags, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the slides to learn from: those of the other folds that have a patch."""
+    bare = cases.case_id.map(source.sizes) == 0
+    if bare.any():
+        log.warning("no patch, so not learnt from: %s", first(cases.case_id[bare]))
+    found = cases[~bare].reset_index(drop=True)
+    lacking = sorted(set(classes) - set(found.label))
+    if lacking:
+        raise TableError(
+            f"nothing to learn from of class {first(lacking)}", expected="slides of each class in "
+            "the other folds", received=", ".join(f"{n} {name}" for name, n in
+                                                  found.label.value_counts().items()) or "none",
+            remedy="fewer folds, or another deal of them",
+        )  # fmt: skip
+    return found
+
+
+def _fit_and_predict(
+    fit: Fit, source: FoldBags, learnt: pd.DataFrame, seen: Sequence[str]
+) -> pd.DataFrame:
+    """Return a network's predictions of the slides with a patch; what stands is taken."""
+    key = fit.key(source, learnt)
+    if not fit.done(key):
+        load_backend(fit.recipe.threads, fit.recipe.device)
+        train(fit, source, learnt)
+    made_by = fingerprint([
+        FORMAT, read_json(fit.path.with_suffix(".json"))["sha256"], fit.classes,
+        [(case, source.digests[case]) for case in seen],
+    ])  # fmt: skip
+    path = fit.path.with_suffix(".parquet")
+    if table_key(path) == made_by:
+        return read_table(path)
+    load_backend(fit.recipe.threads, fit.recipe.device)
+    network = load_network(fit.path)
+    shown = [case for case in seen if source.sizes[case]]
+    prob = np.array([probabilities(network, source(case)) for case in shown])
+    prob = prob.reshape(len(shown), len(fit.classes))
+    table = pd.DataFrame({"case_id": shown, "fold": fit.fold, "seed": fit.seed, "model": fit.model})
+    for position, name in enumerate(fit.classes):
+        table[f"prob_{name}"] = prob[:, position]
+    write_table(table, path, made_by)
+    return table
+
+
+def probabilities(network: keras.Model, bag: np.ndarray) -> np.ndarray:
+    """Return a slide's class probabilities by a network of bags, float64 (classes,), sum 1.
+
+    Args:
+        network: As `kit.models.load_network` returns it.
+        bag: The slide's vectors, floats (n, d), n at least 1; all are looked at.
+
+    Raises:
+        TableError: The bag is empty, of another width, or not finite.
+    """
+    _check_bag(network, bag)
+    found = np.asarray(_numbers(network(padded(bag), training=False))[0], np.float64)
+    return np.asarray(found / found.sum())
+
+
+def attention(network: keras.Model, bag: np.ndarray, *, towards: int = -1) -> np.ndarray:
+    """Return what a network makes of each instance of a slide, float64 (n,), for drawing.
+
+    Args:
+        network: As `kit.models.load_network` returns it.
+        bag: The slide's vectors, floats (n, d), n at least 1.
+        towards: Position of the class that high scores of chowder shall speak for.
+
+    Returns:
+        Of attention pooling the weights, in [0, 1], whose sum is 1: how much an instance was
+        looked at, whatever it speaks for. Of chowder the scores, without unit: the network may
+        have learnt them upside down, so they are turned where this slide's probability of the
+        class falls as they rise.
+
+    Raises:
+        TableError: The bag is empty, of another width, or not finite.
+        ModelError: The network pools in neither way.
+    """
+    import keras
+
+    from kit.attention import AttentionPool, ExtremeScores
+
+    _check_bag(network, bag)
+    pool = network.get_layer(POOL)
+    if not isinstance(pool, AttentionPool | ExtremeScores):
+        raise ModelError("the network has no weights of instances", received=pool.name,
+                         expected="attention_mil or chowder")  # fmt: skip
+    x = padded(bag)
+    parts = keras.Model(network.input, pool.input)(x, training=False)
+    instances = parts[0] if isinstance(parts, list) else parts  # the mask may stand beside it
+    mask = np.arange(x.shape[1])[None] < len(bag)
+    if isinstance(pool, AttentionPool):
+        _, weights = pool(instances, mask=mask, return_weights=True)
+        return np.asarray(_numbers(weights)[0, : len(bag)], np.float64)
+    pooled, scores = map(_numbers, pool(instances, mask=mask, return_scores=True))
+    kind = towards if pool.scores > 1 else 0
+    mine = np.asarray(scores[0, : len(bag), kind], np.float64)
+    step = np.zeros((2 * pool.extremes, pool.scores), np.float32)
+    step[:, kind] = SMALL * (mine.std() or 1.0)
+    head = keras.Model(pool.output, network.get_layer(LOGITS).output)
+    ends = [_numbers(head(pooled + sign * step.reshape(1, -1), training=False))[0]
+            for sign in (-1, 1)]  # fmt: skip
+    rises = [end[towards] - np.delete(end, towards).mean() for end in ends]
+    return mine if rises[1] >= rises[0] else -mine
+
+
+def _check_bag(network: keras.Model, bag: np.ndarray) -> None:
+    width = network.input_shape[-1]
+    if bag.ndim != 2 or not len(bag) or bag.shape[1] != width or not np.isfinite(bag).all():
+        raise TableError("not a bag that the network takes", received=f"shape {bag.shape}",
+                         expected=f"finite, shape (n, {width}), n at least 1")  # fmt: skip
+
+
+def _numbers(tensor: Any) -> np.ndarray:
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
