@@ -18,7 +18,7 @@ FLOORS = {
     "ensemble marks overlaps shift comparison _balance _votes _members _labels _counts _ranks "
     "_measures _rows _report _probable _certainty",
     2: "duplicates slides readers tiled codecs coverage tissue annotations polygons _mask_files "
-    "shards images dicom stain fundus drawing drawing_organs",
+    "shards images dicom stain _stain_maths fundus drawing drawing_organs",
     3: "backend feed checkpoints recipes monitor histories optimizers sampler draws store "
     "augment policies _augment_draws _augment_geometry _augment_colour _augment_mix models losses "
     "weights attention _stored _network _backbones _own_networks _seed_networks _tf",
@@ -76,6 +76,7 @@ ALLOWED = {
     "slides": {"readers"},  # a slide reads through a handle
     "readers": {"tiled", "codecs"},  # one of the handles
     "tiled": {"codecs"},  # a tile's bytes to pixels
+    "stain": {"_stain_maths"},  # the arithmetic of its normalisers
     "tissue": {"slides", "coverage", "polygons"},  # an open slide; fractions; outlines
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
