@@ -82,7 +82,10 @@ def main() -> None:
     rows = []
     for method in METHODS:
         other = found.get(f"{method} peer")
-        for name, goal in ((method, "3x" if method == "macenko" else ""), (f"{method} of slide", "")):
+        for name, goal in (
+            (method, "3x" if method == "macenko" else ""),
+            (f"{method} of slide", ""),
+        ):
             mine = found[name].cpu
             rows.append(Row(
                 name.replace(" of slide", ", the look estimated once a slide"),

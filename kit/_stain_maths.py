@@ -26,6 +26,9 @@ SAMPLE = 1 << 20  # pixels that an estimate is made of, at most
 
 LIGHT = np.log((np.arange(256, dtype=np.float64) + 1) / WHITE).astype(np.float32)
 """Minus the optical density of each level."""
+_level = np.arange(256, dtype=np.float64) / 255
+LINEAR = np.where(_level <= 0.04045, _level / 12.92, ((_level + 0.055) / 1.055) ** 2.4).astype("f4")
+"""The linear light of each level of sRGB, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Stains:
         density = -_light(levels)
         first, second = _plane(density)
         along = np.stack([first, second]).astype(np.float32) @ density
+        if along[0].min() <= 0:  # colours at right angles to their mean: no mixture of two stains
+            return None
         slopes = along[1] / along[0]
         angles = np.arctan([-_high(-slopes), _high(slopes)])
         ends = [np.cos(angle) * first + np.sin(angle) * second for angle in angles]
@@ -70,6 +75,9 @@ class Stains:
     def read(cls, values: Mapping[str, Any]) -> Stains:
         """Return the look of its numbers by name, or raise `SettingsError`."""
         vectors, most = _numbers(values, vectors=(2, 3), most=(2,))
+        long = np.abs(np.linalg.norm(vectors, axis=1) - 1) < 0.001
+        if not long.all() or abs(vectors[0] @ vectors[1]) > 0.999 or most.min() <= 0:
+            raise _no_look("two vectors of length 1 that differ, amounts above 0", values)
         return cls(_rows(vectors), (float(most[0]), float(most[1])))
 
     @cached_property
@@ -86,9 +94,10 @@ class Stains:
 
         matrix = target.basis @ np.linalg.inv(self.basis)
         matrix = np.column_stack([matrix, np.full(3, np.log(WHITE))])
-        level = np.asarray(cv2.exp(cv2.transform(_light(image), matrix)), np.float32)
-        level -= 0.5  # 1 less, and half a level on, since whole numbers are cut off
-        return np.asarray(np.clip(level, 0, 255, out=level).astype(np.uint8))
+        light = _light(image)
+        moved = np.asarray(cv2.exp(cv2.transform(light, matrix)), np.float32)
+        moved -= 1
+        return _onto(image, light, moved)
 
 
 @dataclass(frozen=True)
@@ -116,23 +125,21 @@ class Colours:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Colours:
         """Return the look of its numbers by name, or raise `SettingsError`."""
-        return cls(*_rows(np.stack(_numbers(values, mean=(3,), spread=(3,)))))
+        mean, spread = _numbers(values, mean=(3,), spread=(3,))
+        if spread.min() <= 0:
+            raise _no_look("spreads above 0", values)
+        return cls(*_rows(np.stack([mean, spread])))
 
     def move(self, image: np.ndarray, target: Colours) -> np.ndarray:
-        """Return an image of this look in the target's.
-
-        Tissue moves wholly, white not at all, and what lies between in proportion to its density:
-        there is no seam.
-        """
+        """Return an image of this look in the target's."""
         import cv2
 
         scale = np.array(target.spread) / np.array(self.spread)
         shift = np.array(target.mean) - scale * np.array(self.mean)
         lab = cv2.transform(_lab(image), np.column_stack([np.diag(scale), shift]))
-        moved = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * np.float32(255)
-        light = cv2.transform(_light(image), np.full((1, 3), -1 / (3 * BETA)))
-        share = np.minimum(light, 1)[..., None]
-        return np.asarray(np.rint(image + share * (moved - image)).clip(0, 255).astype(np.uint8))
+        moved = np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.float32)
+        moved *= 255
+        return _onto(image, _light(image), moved)
 
 
 Look = Stains | Colours
@@ -149,6 +156,20 @@ def move(image: np.ndarray, source: Look, target: Look) -> np.ndarray:
         "the source is of another method", expected=f"{type(target).__name__}, as the target is",
         received=type(source).__name__, remedy="estimate it with the same normaliser",
     )  # fmt: skip
+
+
+def _onto(image: np.ndarray, light: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Return an image with its tissue moved: levels, float32, rounded and cut to 0..255.
+
+    Tissue moves wholly, glass (less than half as dense as tissue must be) not at all, and what
+    lies between in part: there is no seam.
+    """
+    import cv2
+
+    rule = np.array([[-2 / (3 * BETA)] * 3 + [-1.0]])  # 0 at half of BETA, 1 at BETA
+    share = np.clip(cv2.transform(light, rule), 0, 1, dtype=np.float32)
+    levels = np.asarray(cv2.blendLinear(moved, image.astype(np.float32), share, 1 - share))
+    return np.asarray(np.clip(levels + np.float32(0.5), 0, 255).astype(np.uint8))
 
 
 def tissue(images: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
@@ -222,13 +243,15 @@ def _numbers(values: Mapping[str, Any], **shapes: tuple[int, ...]) -> list[np.nd
     try:
         found = [np.array(values[name], dtype=np.float64) for name in shapes]
     except (KeyError, TypeError, ValueError) as error:
-        raise SettingsError("not the numbers of a look", expected=expected,
-                            received=", ".join(map(str, values))) from error  # fmt: skip
+        raise _no_look(expected, values) from error
     shaped = [one.shape for one in found] == list(shapes.values()) and len(values) == len(shapes)
     if not shaped or not all(np.isfinite(one).all() for one in found):
-        raise SettingsError("not the numbers of a look", expected=f"{expected}, finite",
-                            received=str(dict(values)))  # fmt: skip
+        raise _no_look(f"{expected}, finite", values)
     return found
+
+
+def _no_look(expected: str, values: Mapping[str, Any]) -> SettingsError:
+    return SettingsError("not the numbers of a look", expected=expected, received=dict(values))
 
 
 def _rows(vectors: np.ndarray) -> tuple[Row, Row]:
@@ -237,7 +260,10 @@ def _rows(vectors: np.ndarray) -> tuple[Row, Row]:
 
 
 def _lab(levels: np.ndarray) -> np.ndarray:
-    """Return CIE Lab of levels (h, w, 3), float32: L in 0..100, a and b about -127..127."""
+    """Return CIE Lab of levels (h, w, 3), float32: L in 0..100, a and b about -127..127.
+
+    From linear light: OpenCV's way from sRGB is a coarse table, whose errors the spreads enlarge.
+    """
     import cv2
 
-    return np.asarray(cv2.cvtColor(levels / np.float32(255), cv2.COLOR_RGB2LAB))
+    return np.asarray(cv2.cvtColor(cv2.LUT(levels, LINEAR), cv2.COLOR_LRGB2LAB))

@@ -44,9 +44,9 @@ class Normaliser:
     and b of CIE Lab get the target's mean and standard deviation.
 
     Looks are estimated on tissue: pixels of a mean optical density of .15 and more that are not
-    pen ink. White stays white, and nearly white nearly so. A patch's own estimate is noisy, above
-    all where it holds little of one stain; a slide's is better: `estimate` it once from a sample
-    of the slide's patches and `apply` it to all.
+    pen ink. Glass, of less than half that, stays exactly as it is. A patch's own estimate is
+    noisy, above all where it holds little of one stain; a slide's is better: `estimate` it once
+    from a sample of the slide's patches and `apply` it to all.
 
     Attributes:
         target: The look aimed at; says the method.
@@ -70,8 +70,8 @@ class Normaliser:
     def fit(cls, method: str, images: np.ndarray | Sequence[np.ndarray]) -> Normaliser:
         """Return a normaliser to the look of a reference image, or of a training set.
 
-        The tissue of all images is taken together; each gives as many pixels at most, so that one
-        odd image among many counts little. Nothing is drawn at random.
+        The tissue of all images is taken together; each gives as many pixels at most, so that none
+        counts more for being large. Nothing is drawn at random.
 
         Args:
             method: "macenko" or "reinhard".
