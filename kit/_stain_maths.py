@@ -45,7 +45,7 @@ class Stains:
 
     @classmethod
     def of(cls, images: Sequence[np.ndarray]) -> Stains | None:
-        """Estimate the look of the tissue of some images taken together; None if they have none.
+        """Estimate the look of the tissue of images taken together; None if it says too little.
 
         The plane of the two stains is that of the two first singular vectors of the optical
         densities. In it, the extreme angles are the stains; the one that absorbs more red is
@@ -109,7 +109,7 @@ class Colours:
 
     @classmethod
     def of(cls, images: Sequence[np.ndarray]) -> Colours | None:
-        """Estimate the look of the tissue of some images taken together; None if they have none."""
+        """Estimate the look of the tissue of images taken together; None if it says too little."""
         import cv2
 
         levels = _enough_tissue(images)
