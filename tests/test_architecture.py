@@ -25,7 +25,7 @@ FLOORS = {
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
         _mask_files shards images dicom stain fundus drawing drawing_organs _cells stitch
-        _vector_files
+        _vector_files _stain_maths
     """,
     3: """
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
@@ -94,6 +94,7 @@ ALLOWED = {
     "slides": {"readers"},  # a slide reads through a handle
     "readers": {"tiled", "codecs"},  # one of the handles
     "tiled": {"codecs"},  # a tile's bytes to pixels
+    "stain": {"_stain_maths"},  # the arithmetic of its normalisers
     "tissue": {"slides", "coverage", "polygons"},  # an open slide; fractions; outlines
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
