@@ -23,5 +23,6 @@ setup(
         "typer>=0.20.1",
         "tqdm>=4.67",
         "joblib>=1.5",
+        "threadpoolctl>=3.1",
     ],
 )
