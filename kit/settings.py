@@ -29,6 +29,9 @@ class Settings(BaseModel):
     mixed_sizes: Literal["resize", "pad"] | None = Field(
         None, description="how images of other sizes than the first are fitted; None: an error"
     )
+    fundus: Literal["none", "crop", "graham"] = Field(
+        "none", description="photographs of eyes: cut to the eye, then Ben Graham's normalisation"
+    )
 
     patch_size: int = Field(
         64, ge=8, le=4096, description="side of a slide's patch, its own pixels"

@@ -97,6 +97,7 @@ ALLOWED = {
     "stain": {"_stain_maths"},  # the arithmetic of its normalisers
     "tissue": {"slides", "coverage", "polygons"},  # an open slide; fractions; outlines
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
+    "fundus": {"images"},  # how a photograph is read and fitted
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "apart": {"jobs"},  # the same jobs, each in a process of its own
     "recipes": {"policies"},  # the augmentation that a stage names
