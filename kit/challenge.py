@@ -13,10 +13,16 @@ from kit.submission import Format
 
 @dataclass(frozen=True)
 class Challenge:
-    """A dataset, the settings that differ from its kind's, what the platform takes and scores."""
+    """A dataset, the settings that differ from its kind's, what the platform takes and scores.
+
+    `settings` are those of the recipe that was chosen, and `smoke` what a smoke run of it keeps or
+    changes besides (such as its network).
+    """
 
     name: str
     dataset: Dataset
     settings: Mapping[str, Any]
     style: Format = field(default_factory=Format)
     official: Official | None = None
+    recipe: str = "kit"
+    smoke: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,9 @@
-"""Challenges by name: a file of this package, or else a manifest dataset as its kind defaults."""
+"""Challenges by name: a file of this package, or else a manifest dataset as its kind defaults.
+
+A file names its settings (`SETTINGS`), or those of several recipes by name: `RECIPES`, in which
+`kit` is the default and `team` what the team of that challenge did. `SMOKE` may say, by recipe,
+what a smoke run of it keeps or changes besides.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kit import platforms, synthetic
@@ -17,7 +23,6 @@ from kit.files import fingerprint
 from kit.manifest import Manifest, home, load_manifest
 from kit.pipeline import Run
 from kit.settings import defaults, resolve, settings_key
-from kit.submission import Format
 
 STAND_IN = {
     "slides": "synthetic_slides", "patches": "synthetic_patches", "images": "synthetic_fundus",
@@ -25,19 +30,36 @@ STAND_IN = {
 }  # fmt: skip
 """The embedded data set that a smoke run without data takes, by kind."""
 SMOKE_SCALE = 0.5
+OWN = "kit"
+"""The recipe that is run where none is named."""
 
 
 def names(manifest: Manifest) -> list[str]:
     """Return every name that `kit run` knows."""
-    files = {module.name for module in pkgutil.iter_modules(__path__)}
-    return sorted(files | set(manifest.datasets))
+    return sorted(_files() | set(manifest.datasets))
 
 
-def find(name: str, manifest: Manifest) -> Challenge:
-    """Return a challenge.
+def recipes(name: str) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of each recipe of a challenge; a manifest dataset has only the kit's."""
+    if name not in _files():
+        return {OWN: {}}
+    module = _module(name)
+    return dict(getattr(module, "RECIPES", None) or {OWN: module.SETTINGS})
+
+
+def _files() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__)}
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def find(name: str, manifest: Manifest, recipe: str = OWN) -> Challenge:
+    """Return a challenge, with one of its recipes.
 
     Raises:
-        SettingsError: The name is unknown; the known ones are listed.
+        SettingsError: The name or the recipe is unknown; the known ones are listed.
     """
     known = names(manifest)
     if name not in known:
@@ -45,18 +67,24 @@ def find(name: str, manifest: Manifest) -> Challenge:
             "challenge is unknown", expected=f"one of {', '.join(known)}", received=name,
             path=manifest.path, remedy=close(name, known),
         )  # fmt: skip
-    settings: Mapping[str, Any] = {}
-    style, dataset, official = Format(), name, None
-    if name in {module.name for module in pkgutil.iter_modules(__path__)}:
-        module = importlib.import_module(f"{__name__}.{name}")
-        settings, style, official = module.SETTINGS, module.STYLE, module.OFFICIAL
-        dataset = getattr(module, "DATASET", name)
-    return Challenge(name, manifest.dataset(dataset), settings, style, official)
+    settings = recipes(name)
+    if recipe not in settings:
+        raise SettingsError(
+            f"{name} has no such recipe", expected=f"one of {', '.join(settings)}",
+            received=f"recipe={recipe}", remedy=close(recipe, settings),
+        )  # fmt: skip
+    if name not in _files():
+        return Challenge(name, manifest.dataset(name), settings[recipe])
+    module = _module(name)
+    return Challenge(
+        name, manifest.dataset(getattr(module, "DATASET", name)), settings[recipe], module.STYLE,
+        module.OFFICIAL, recipe, getattr(module, "SMOKE", {}).get(recipe, {}),
+    )  # fmt: skip
 
 
 def open_run(
     name: str, *, data: str | Path | None = None, out: str | Path | None = None,
-    smoke: bool = False, settings: Mapping[str, Any] | None = None,
+    recipe: str = OWN, smoke: bool = False, settings: Mapping[str, Any] | None = None,
     folds: Sequence[int] | None = None, fold_table: str | Path | None = None,
     workers: int | None = None, time_budget: float | None = None,
 ) -> Run:  # fmt: skip
@@ -66,6 +94,7 @@ def open_run(
         name: A challenge or a manifest dataset.
         data: Folder that the manifest's relative roots start from.
         out: Folder of the run; by default `submissions/<name>/<fingerprint of the settings>`.
+        recipe: Which of the challenge's recipes: its settings stand under the user's own.
         smoke: Small settings and, where there are no data, the embedded stand-in.
         settings: The user's own, over the defaults.
         folds: Fold numbers to train; None: all.
@@ -75,10 +104,10 @@ def open_run(
 
     Raises:
         MissingDataError: There are no data (and this is no smoke run without `data`).
-        SettingsError: A name or setting is unknown, or `out` belongs to other settings.
+        SettingsError: A name, recipe or setting is unknown, or `out` belongs to other settings.
     """
     manifest, platform = load_manifest(), platforms.detect()
-    challenge = find(name, manifest)
+    challenge = find(name, manifest, recipe)
     dataset = challenge.dataset
     root: Path | None = None
     try:
@@ -94,8 +123,10 @@ def open_run(
                 f"setting {key!r} of dataset {dataset.name} is unknown", path=manifest.path,
                 remedy=nearest(key, defaults()),
             )  # fmt: skip
-    chosen = resolve(        dataset.kind, _of_entry(challenge), challenge.settings, smoke=smoke,
-        overrides=settings or {},
+    small = challenge.smoke if smoke else {}
+    chosen = resolve(
+        dataset.kind, _of_entry(challenge), challenge.settings, smoke=smoke,
+        overrides={**small, **(settings or {})},
     )  # fmt: skip
     if out is None:
         where = None if root is None else str(root.resolve())

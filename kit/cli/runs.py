@@ -37,6 +37,9 @@ def run(
         bool, typer.Option("--smoke", help="Small settings; drawn data where there are none.")
     ] = False,
     as_json: Json = False,
+    recipe: Annotated[
+        str, typer.Option(help="kit, or the team's own of a seed challenge: team.", metavar="R")
+    ] = "kit",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting; may be repeated.", metavar="KEY=VALUE"),
@@ -80,8 +83,9 @@ def run(
     if seeds is not None:
         chosen["seeds"] = seeds
     opened = open_run(
-        challenge, data=data, out=out, smoke=smoke, settings=chosen, folds=_fold_numbers(folds),
-        fold_table=fold_table, workers=workers, time_budget=_seconds(time_budget),
+        challenge, data=data, out=out, recipe=recipe, smoke=smoke, settings=chosen,
+        folds=_fold_numbers(folds), fold_table=fold_table, workers=workers,
+        time_budget=_seconds(time_budget),
     )  # fmt: skip
     if opened.synthetic:
         say("SYNTHETIC: drawn data; the figures say nothing about patients.")
