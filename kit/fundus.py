@@ -55,7 +55,8 @@ def find_eye(image: np.ndarray, *, path: str | Path | None = None) -> Eye:
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    light = cv2.medianBlur(cv2.resize(image, size, interpolation=how).max(axis=2), 5)
+    red, green, blue = cv2.split(cv2.resize(image, size, interpolation=how))
+    light = cv2.medianBlur(cv2.max(cv2.max(red, green), blue), 5)
     dark, bright = float(np.percentile(light, 1)), float(light.max())
     if bright - dark < CONTRAST:
         raise ImageError(
@@ -118,7 +119,6 @@ def crop(image: np.ndarray, eye: Eye, size: int) -> np.ndarray:
     positive_int("size", size)
     side = max(1, round(2 * eye.radius))
     left, top = round(eye.x - side / 2), round(eye.y - side / 2)
-    height, width = image.shape[:2]
     square = np.zeros((side, side, 3), np.uint8)
     x, y = slice(max(left, 0), left + side), slice(max(top, 0), top + side)
     part = image[y, x]

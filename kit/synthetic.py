@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from kit import drawing, drawing_organs
+from kit import _stand_in_eyes, drawing, drawing_organs
 from kit.checks import choice
 from kit.errors import KitError, SettingsError
 from kit.files import read_json, write_json, write_text
@@ -28,6 +28,8 @@ LEVELS = 4
 MPP = 1.0
 FOLDABLE = 6  # training patients of a class, from a scale of 0.3 on
 EYES = ("NOR", "AMD", "DMR", "RVO")
+Draw = Callable[[Path, int, float], None]
+"""Draws a data set into a folder, from a seed and a scale."""
 
 
 def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> Path:
@@ -37,7 +39,7 @@ def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> P
     drawn earlier with another seed or scale, or with files missing, is replaced.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `NAMES` or `STAND_INS`.
         root: The set's folder; it need not exist.
         seed: Decides every byte.
         scale: Number of patients as a fraction of the full set, in (0, 1]; a class keeps two
@@ -50,7 +52,7 @@ def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> P
         SettingsError: The name or the scale is not one of those.
         KitError: `root` holds something else, or the disk is full.
     """
-    choice("name", name, NAMES)
+    choice("name", name, (*NAMES, *STAND_INS))
     if not 0 < scale <= 1:
         raise SettingsError("scale must be in (0, 1]", received=f"scale={scale}")
     root = Path(root)
@@ -66,7 +68,7 @@ def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> P
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        _SETS[name](part, seed, scale)
+        {**_SETS, **_STAND_INS}[name](part, seed, scale)
         files = {p.relative_to(part).as_posix(): p.stat().st_size for p in _files(part)}
         write_json(part / MARKER, {**made_by, "files": files})
         if root.exists():
@@ -81,6 +83,11 @@ def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> P
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return root
+
+
+def drawn(root: Path) -> bool:
+    """Return whether a folder holds a data set that `make` drew."""
+    return (root / MARKER).is_file()
 
 
 def _files(folder: Path) -> list[Path]:
@@ -285,10 +292,25 @@ def _write_series(folder: Path, volume: np.ndarray, uid: str) -> None:
         data.save_as(path, enforce_file_format=True)
 
 
-_SETS: dict[str, Callable[[Path, int, float], None]] = {
+def _written(files: Callable[[int, float], Iterator[tuple[str, bytes]]]) -> Draw:
+    """Return the function that writes the files that another one yields, by path and bytes."""
+
+    def draw(root: Path, seed: int, scale: float) -> None:
+        for name, data in files(seed, scale):
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    return draw
+
+
+_SETS: dict[str, Draw] = {
     "synthetic_slides": _draw_slides,
     "synthetic_patches": _draw_patches,
     "synthetic_fundus": _draw_fundus,
     "synthetic_mri": _draw_mri,
 }
+_STAND_INS: dict[str, Draw] = {"khd2019": _written(_stand_in_eyes.files)}
 NAMES = tuple(_SETS)
+STAND_INS = tuple(_STAND_INS)
+"""Data sets of challenges that may not be passed on: drawn in their place, laid out as they are."""

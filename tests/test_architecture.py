@@ -39,7 +39,7 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures
+        embeddings mil _mil_fits _embedding_figures _stand_in_eyes
     """,
     5: """
         challenges platforms cli
@@ -146,6 +146,7 @@ ALLOWED = {
     "aggregate": {"_choices"},  # what is chosen for a rule
     "sampler": {"draws"},  # the label of what is neither
     "report": {"_plots"},
+    "synthetic": {"_stand_in_eyes"},  # one of the sets
     "scoring": {"official"},  # the judge's number beside ours
     "judge": {"scoring"},  # two files become what a run scores
     "joining": {"finished", "official", "scoring", "submission"},  # several runs

@@ -29,7 +29,8 @@ STAND_IN = {
     "dicom": "synthetic_mri", "arrays": "synthetic_patches",
 }  # fmt: skip
 """The embedded data set that a smoke run without data takes, by kind."""
-SMOKE_SCALE = 0.5
+SMOKE_SCALE = {"khd2019": 0.03}
+"""Share of a stand-in that a smoke run draws; of an embedded set, half."""
 OWN = "kit"
 """The recipe that is run where none is named."""
 
@@ -115,7 +116,10 @@ def open_run(
     except MissingDataError:
         if not smoke or data is not None:
             raise
-        dataset = manifest.dataset(STAND_IN[dataset.kind])
+        if dataset.name not in synthetic.STAND_INS:
+            dataset = manifest.dataset(STAND_IN[dataset.kind])
+    if root is None or synthetic.drawn(root):
+        dataset = dataset.model_copy(update={"synthetic": True})
         challenge = replace(challenge, dataset=dataset)
     for key in dataset.settings:
         if key not in defaults():
@@ -128,13 +132,15 @@ def open_run(
         dataset.kind, _of_entry(challenge), challenge.settings, smoke=smoke,
         overrides={**small, **(settings or {})},
     )  # fmt: skip
+    place = _home(manifest, platform) / name if out is None else Path(out)
     if out is None:
         where = None if root is None else str(root.resolve())
         key = fingerprint([dataset.name, where, smoke, str(fold_table), settings_key(chosen)])
         label = f"{key}-SYNTHETIC" if dataset.synthetic else key
-        out = _home(manifest, platform) / name / label
+        out = place / label
     if root is None:
-        root = synthetic.make(dataset.name, Path(out) / "stand_in", scale=SMOKE_SCALE)
+        share = SMOKE_SCALE.get(dataset.name, 0.5)
+        root = synthetic.make(dataset.name, place / "stand_in", scale=share)
     ledger = _home(manifest, platform) / name / "ledger.csv"
     return Run(
         challenge, root, Path(out), chosen, smoke=smoke, ledger=ledger, folds=folds,
