@@ -24,7 +24,7 @@ class Series:
 
     Attributes:
         volume: float32, shape (slices, height, width); rescaled (slope, intercept), bright is
-            high also where the file says MONOCHROME1.
+            high also where the file says MONOCHROME1, and black is 0 there.
         positions: float64, shape (slices,), rising: mm along the slices' normal, or instance
             numbers where the files carry no position (`warnings` says so).
         spacing: mm between slices, rows and columns; NaN where the files do not say.
@@ -279,10 +279,9 @@ def _look_for_gaps(frames: list[_Frame], positions: np.ndarray, warnings: list[s
 
 
 def _volume(frames: Sequence[_Frame]) -> np.ndarray:
-    """Stack the frames; MONOCHROME1 is mirrored within the range of such slices."""
+    """Stack the frames; slices of MONOCHROME1 are mirrored, their blackest value becomes 0."""
     volume = np.stack([frame.pixels for frame in frames])
     inverted = np.array([frame.inverted for frame in frames])
     if inverted.any():
-        dark = volume[inverted]
-        volume[inverted] = dark.min() + dark.max() - dark
+        volume[inverted] = volume[inverted].max() - volume[inverted]
     return volume

@@ -39,7 +39,7 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures
+        embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri
     """,
     5: """
         challenges platforms cli
@@ -152,6 +152,8 @@ ALLOWED = {
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
     "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
     "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
+    "synthetic": {"_drawn", "_drawn_mri"},  # its parts
+    "_drawn_mri": {"_drawn"},  # patients and tables
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
     "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training

@@ -28,7 +28,8 @@ STAND_IN = {
     "slides": "synthetic_slides", "patches": "synthetic_patches", "images": "synthetic_fundus",
     "dicom": "synthetic_mri", "arrays": "synthetic_patches",
 }  # fmt: skip
-"""The embedded data set that a smoke run without data takes, by kind."""
+"""The embedded data set that a smoke run without data takes, by kind, where nothing stands in for
+its own."""
 SMOKE_SCALE = 0.5
 OWN = "kit"
 """The recipe that is run where none is named."""
@@ -115,8 +116,11 @@ def open_run(
     except MissingDataError:
         if not smoke or data is not None:
             raise
-        dataset = manifest.dataset(STAND_IN[dataset.kind])
-        challenge = replace(challenge, dataset=dataset)
+        if dataset.name not in synthetic.STAND_INS:
+            dataset = manifest.dataset(STAND_IN[dataset.kind])
+    if root is None or synthetic.is_drawn(root):
+        dataset = dataset.model_copy(update={"synthetic": True})
+    challenge = replace(challenge, dataset=dataset)
     for key in dataset.settings:
         if key not in defaults():
             raise SettingsError(
@@ -134,7 +138,8 @@ def open_run(
         label = f"{key}-SYNTHETIC" if dataset.synthetic else key
         out = _home(manifest, platform) / name / label
     if root is None:
-        root = synthetic.make(dataset.name, Path(out) / "stand_in", scale=SMOKE_SCALE)
+        scale = synthetic.STAND_INS.get(dataset.name, SMOKE_SCALE)
+        root = synthetic.make(dataset.name, Path(out) / "stand_in", scale=scale)
     ledger = _home(manifest, platform) / name / "ledger.csv"
     return Run(
         challenge, root, Path(out), chosen, smoke=smoke, ledger=ledger, folds=folds,

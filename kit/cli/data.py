@@ -83,21 +83,26 @@ def data_verify(
 @data_app.command("make")
 def data_make(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Drawn data sets; all of them by default.")
+        list[str] | None,
+        typer.Argument(help="Drawn data sets, or stand-ins of challenges; the first by default."),
     ] = None,
     data: Data = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
     scale: Annotated[float, typer.Option(help="Share of the cases.", min=0.05)] = 1.0,
 ) -> int:
-    """Draw the embedded data sets, so that everything runs with no download."""
+    """Draw the embedded data sets, so that everything runs with no download.
+
+    A stand-in has a challenge's own layout, names and formats, and drawn content.
+    """
     from kit import synthetic
     from kit.manifest import home, load_manifest
 
     manifest = load_manifest()
     for name in names or synthetic.NAMES:
         entry = manifest.dataset(name)
-        if not entry.synthetic:
-            raise KitError("cannot be drawn", expected=f"one of {', '.join(synthetic.NAMES)}",
+        known = [*synthetic.NAMES, *synthetic.STAND_INS]
+        if name not in known:
+            raise KitError("cannot be drawn", expected=f"one of {', '.join(known)}",
                            received=name, remedy=f"get it from {entry.source}")  # fmt: skip
         base = home(manifest.path) / "data" if data is None else data
         typer.echo(str(synthetic.make(name, base / entry.roots["local"], seed=seed, scale=scale)))
