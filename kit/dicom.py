@@ -31,9 +31,9 @@ class Series:
         warnings: What is not as it should be: gaps, duplicates, missing positions.
         window: The lowest and the highest value that the files ask to show, by the median of
             their windows; None where they do not say.
-        corners: float64, shape (slices, 3): mm, the middle of each slice's first pixel; None
+        corners: float64, shape (slices, 3): mm, the middle of each slice's first pixel; NaN
             without positions.
-        axes: float64, shape (2, 3): where columns and rows go; None without positions.
+        axes: float64, shape (2, 3): the directions of a row and of a column; NaN without positions.
         space: The frame of reference that corners are in; None where the files do not say.
     """
 
@@ -41,10 +41,10 @@ class Series:
     positions: np.ndarray
     spacing: tuple[float, float, float]
     warnings: tuple[str, ...]
-    window: tuple[float, float] | None = None
-    corners: np.ndarray | None = None
-    axes: np.ndarray | None = None
-    space: str | None = None
+    window: tuple[float, float] | None
+    corners: np.ndarray
+    axes: np.ndarray
+    space: str | None
 
 
 def read_series(source: str | Path | Sequence[str | Path]) -> Series:
@@ -67,11 +67,13 @@ def read_series(source: str | Path | Sequence[str | Path]) -> Series:
     frames, positions, warnings = _ordered(source)
     placed = all(frame.placed for frame in frames)
     step = float(np.median(np.diff(positions))) if placed and len(frames) > 1 else float("nan")
-    corners = np.array([frame.position for frame in frames]) if placed else None
+    lost = np.full((len(frames) + 2, 3), np.nan)
+    places = np.array([frame.position for frame in frames], float) if placed else lost[2:]
+    axes = frames[0].axes if placed and frames[0].axes is not None else lost[:2]
     volume, window = _volume(frames)
     return Series(
-        volume, positions, (step, *frames[0].pixel_spacing), warnings, window, corners,
-        frames[0].axes if placed else None, frames[0].space,
+        volume, positions, (step, *frames[0].pixel_spacing), warnings, window, places, axes,
+        frames[0].space,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit import dicom, images, jobs, slides
+from kit import dicom, fundus, images, jobs, slides
 from kit.draws import draw, spread
 from kit.errors import ImageError, SettingsError
 from kit.files import FileIndex, fingerprint
@@ -23,7 +23,7 @@ from kit.store import Reader
 PLANNED = ("slides", "dicom")
 STREAMED = ("slides",)
 """Kinds whose cases give many images each, and those that are predicted from their files."""
-READS = ("image_size", "mixed_sizes")
+READS = ("image_size", "mixed_sizes", "fundus")
 PLANS = (
     "patch_size", "mpp", "level", "stride", "min_tissue", "min_tumour", "max_normal", "partial",
     "min_focus", "smaller",
@@ -141,23 +141,36 @@ def to_predict(plan: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def reader(dataset: Dataset, root: Path, settings: Settings, items: pd.DataFrame) -> Reader:
     """Return the picklable function that reads rows of the items to pixels.
 
-    Without a rule for mixed sizes all images must have the size of the first that can be read.
+    Without a rule for mixed sizes all images must have the size of the first that can be read,
+    unless `fundus` cuts each to its eye.
+
+    Raises:
+        SettingsError: `fundus` is asked for slides or studies.
     """
-    size, how = settings.image_size, settings.mixed_sizes
+    size, how, eye = settings.image_size, settings.mixed_sizes, settings.fundus
+    if eye != "none" and dataset.kind in PLANNED:
+        raise SettingsError("fundus is for photographs", expected="fundus=none",
+                            received=f"fundus={eye} for {dataset.kind}")  # fmt: skip
     if dataset.kind == "slides":
         return partial(read_slides, root, size, dataset.mpp)
     if dataset.kind == "arrays":
-        return partial(_read_arrays, root, size, how or "resize")
+        return partial(_read_arrays, root, size, how or "resize", eye)
     if dataset.kind == "dicom":
         return partial(_read_dicom, root, size, how or "resize")
-    return partial(_read_images, root, size, how, None if how else _first_shape(root, items))
+    if eye != "none":
+        return partial(_read_eyes, root, size, eye)
+    return partial(_read_images, root, size, how, None if how else _first_shape(root, items, size))
 
 
-def _first_shape(root: Path, items: pd.DataFrame) -> tuple[int, ...] | None:
+def _first_shape(root: Path, items: pd.DataFrame, size: int) -> tuple[int, ...] | None:
     for path in items.path:
         with contextlib.suppress(ImageError):  # those that cannot be read are named later
-            return images.read_image(root / path).shape
+            return images.read_reduced(root / path, size).stored
     return None
+
+
+def _read_eyes(root: Path, size: int, how: fundus.Fundus, rows: pd.DataFrame) -> np.ndarray:
+    return np.stack([fundus.read_eye(root / path, size, how) for path in rows.path])
 
 
 def _read_images(
@@ -165,11 +178,11 @@ def _read_images(
 ) -> np.ndarray:
     found = []
     for path in rows.path:
-        image = images.read_image(root / path)
-        if how is None and image.shape != shape:
+        image, stored = images.read_reduced(root / path, size)
+        if how is None and stored != shape:
             raise SettingsError(
                 "images have mixed sizes, and nothing says how they are fitted", path=root / path,
-                expected=f"{shape} as the first image", received=image.shape,
+                expected=f"{shape} as the first image", received=stored,
                 remedy="say `mixed_sizes: resize` or `mixed_sizes: pad` (keeps the scale) in the "
                 "manifest, or --set it",
             )  # fmt: skip
@@ -177,10 +190,14 @@ def _read_images(
     return np.stack(found)
 
 
-def _read_arrays(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> np.ndarray:
+def _read_arrays(
+    root: Path, size: int, how: images.Fit, eye: fundus.Fundus, rows: pd.DataFrame
+) -> np.ndarray:
     found = []
     for path, part, index in zip(rows.path, rows.part, rows["index"], strict=True):
-        found.append(images.fit(array_images(root / path, part)[index], size, how))
+        image = array_images(root / path, part)[index]
+        cut = images.fit(image, size, how) if eye == "none" else fundus.normalise(image, size, eye)
+        found.append(cut)
     return np.stack(found)
 
 

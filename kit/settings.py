@@ -30,6 +30,9 @@ class Settings(BaseModel):
     mixed_sizes: Literal["resize", "pad"] | None = Field(
         None, description="how images of other sizes than the first are fitted; None: an error"
     )
+    fundus: Literal["none", "crop", "graham"] = Field(
+        "none", description="photographs of eyes: cut to the eye, then Ben Graham's normalisation"
+    )
 
     patch_size: int = Field(
         64, ge=8, le=4096, description="side of a slide's patch, its own pixels"
@@ -48,6 +51,15 @@ class Settings(BaseModel):
     )
     smaller: int | None = Field(
         None, ge=8, description="patch size of slides with fewer than 100 tumour patches"
+    )
+    channels: Literal["slice", "neighbours", "series"] = Field(
+        "slice", description="of a study's slice: it alone, with those beside it, or in all series"
+    )
+    scaling: Literal["maximum", "window", "percentile"] = Field(
+        "maximum", description="what becomes white in a series: percentile is the 99.5th"
+    )
+    votes: bool = Field(
+        False, description="slices vote, rounded to tenths (RSNA 2021); else their mean is taken"
     )
     jpeg_quality: int | None = Field(
         None, ge=1, le=100, description="pixels are kept as JPEG of this quality; None: lossless"
@@ -77,7 +89,10 @@ class Settings(BaseModel):
         "cosine", description="how the rate moves; cosine is with warm-up"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of a stage in which cosine rises")
-    decay: float = Field(0.975, gt=0, le=1, description="factor an epoch of the staircase")
+    decay: float = Field(0.975, gt=0, le=1, description="factor of a stair of the staircase")
+    decay_steps: int | None = Field(
+        None, ge=1, description="steps of a stair of the staircase; None: an epoch"
+    )
     patience: int = Field(3, ge=1, description="epochs without gain before a plateau halves")
     min_rate: float = Field(0.0, ge=0, description="lowest rate of a plateau")
     weight_decay: float = Field(0.05, ge=0, description="decoupled decay of the weights")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from kit import drawing, drawing_organs
+from kit import _stand_in_eyes, drawing, drawing_organs
 from kit._drawn import FOLDABLE
 from kit._drawn import patients as _patients
 from kit._drawn import rng as _rng
@@ -33,6 +33,8 @@ TILE = 256
 LEVELS = 4
 MPP = 1.0
 EYES = ("NOR", "AMD", "DMR", "RVO")
+Draw = Callable[[Path, int, float], None]
+"""Draws a data set into a folder, from a seed and a scale."""
 
 
 def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> Path:
@@ -42,7 +44,7 @@ def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> P
     drawn earlier with another seed or scale, or with files missing, is replaced.
 
     Args:
-        name: One of `NAMES`, or of `STAND_INS`: a challenge's own layout, names and formats.
+        name: One of `NAMES` or `STAND_INS`.
         root: The set's folder; it need not exist.
         seed: Decides every byte.
         scale: Number of patients as a fraction of the full set, in (0, 1]; a class keeps two
@@ -71,7 +73,7 @@ def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> P
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        ({**_SETS, **_LAYOUTS})[name](part, seed, scale)
+        {**_SETS, **_STAND_INS}[name](part, seed, scale)
         files = {p.relative_to(part).as_posix(): p.stat().st_size for p in _files(part)}
         write_json(part / MARKER, {**made_by, "files": files})
         if root.exists():
@@ -88,8 +90,8 @@ def make(name: str, root: str | Path, *, seed: int = 0, scale: float = 1.0) -> P
     return root
 
 
-def is_drawn(root: Path) -> bool:
-    """Tell whether the set in a folder was drawn here, whatever its name."""
+def drawn(root: Path) -> bool:
+    """Return whether a folder holds a data set that `make` drew."""
     return (root / MARKER).is_file()
 
 
@@ -218,13 +220,25 @@ def _draw_fundus(root: Path, seed: int, scale: float) -> None:
     _table(root / "labels.csv", "path,label,patient_id", rows)
 
 
-_SETS: dict[str, Callable[[Path, int, float], None]] = {
+def _written(files: Callable[[int, float], Iterator[tuple[str, bytes]]]) -> Draw:
+    """Return the function that writes the files that another one yields, by path and bytes."""
+
+    def draw(root: Path, seed: int, scale: float) -> None:
+        for name, data in files(seed, scale):
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    return draw
+
+
+_SETS: dict[str, Draw] = {
     "synthetic_slides": _draw_slides,
     "synthetic_patches": _draw_patches,
     "synthetic_fundus": _draw_fundus,
     "synthetic_mri": draw_mri,
 }
-_LAYOUTS: dict[str, Callable[[Path, int, float], None]] = {"rsna2021": draw_rsna}
+_STAND_INS: dict[str, Draw] = {"khd2019": _written(_stand_in_eyes.files), "rsna2021": draw_rsna}
 NAMES = tuple(_SETS)
-STAND_INS = {"rsna2021": 0.08}
-"""Sets laid out as those of a challenge, and the scale at which a smoke run draws them."""
+STAND_INS = tuple(_STAND_INS)
+"""Data sets of challenges that may not be passed on: drawn in their place, laid out as they are."""

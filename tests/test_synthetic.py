@@ -14,7 +14,7 @@ from kit.errors import KitError, SettingsError
 from kit.files import sha256
 from kit.images import read_image
 from kit.manifest import load_manifest
-from kit.synthetic import MARKER, NAMES, STAND_INS, is_drawn, make
+from kit.synthetic import MARKER, NAMES, STAND_INS, drawn, make
 
 SMALL = 0.05
 
@@ -295,8 +295,8 @@ def test_its_series_show_one_head_on_grids_of_their_own(rsna: Path) -> None:
 def test_a_stand_in_is_known_as_drawn_and_the_same_seed_draws_it_again(
     rsna: Path, tmp_path: Path
 ) -> None:
-    assert is_drawn(rsna)
-    assert not is_drawn(tmp_path)
+    assert drawn(rsna)
+    assert not drawn(tmp_path)
     assert "rsna2021" in STAND_INS
     code = "import sys; from kit.synthetic import make; make('rsna2021', sys.argv[1], scale=.012)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], check=True, cwd=Path.cwd())

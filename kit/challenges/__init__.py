@@ -30,7 +30,8 @@ STAND_IN = {
 }  # fmt: skip
 """The embedded data set that a smoke run without data takes, by kind, where nothing stands in for
 its own."""
-SMOKE_SCALE = 0.5
+SMOKE_SCALE = {"khd2019": 0.03, "rsna2021": 0.08}
+"""Share of a stand-in that a smoke run draws; of an embedded set, half."""
 OWN = "kit"
 """The recipe that is run where none is named."""
 
@@ -118,9 +119,9 @@ def open_run(
             raise
         if dataset.name not in synthetic.STAND_INS:
             dataset = manifest.dataset(STAND_IN[dataset.kind])
-    if root is None or synthetic.is_drawn(root):
+    if root is None or synthetic.drawn(root):
         dataset = dataset.model_copy(update={"synthetic": True})
-    challenge = replace(challenge, dataset=dataset)
+        challenge = replace(challenge, dataset=dataset)
     for key in dataset.settings:
         if key not in defaults():
             raise SettingsError(
@@ -132,14 +133,15 @@ def open_run(
         dataset.kind, _of_entry(challenge), challenge.settings, smoke=smoke,
         overrides={**small, **(settings or {})},
     )  # fmt: skip
+    place = _home(manifest, platform) / name if out is None else Path(out)
     if out is None:
         where = None if root is None else str(root.resolve())
         key = fingerprint([dataset.name, where, smoke, str(fold_table), settings_key(chosen)])
         label = f"{key}-SYNTHETIC" if dataset.synthetic else key
-        out = _home(manifest, platform) / name / label
+        out = place / label
     if root is None:
-        scale = synthetic.STAND_INS.get(dataset.name, SMOKE_SCALE)
-        root = synthetic.make(dataset.name, Path(out) / "stand_in", scale=scale)
+        share = SMOKE_SCALE.get(dataset.name, 0.5)
+        root = synthetic.make(dataset.name, place / "stand_in", scale=share)
     ledger = _home(manifest, platform) / name / "ledger.csv"
     return Run(
         challenge, root, Path(out), chosen, smoke=smoke, ledger=ledger, folds=folds,

@@ -88,11 +88,11 @@ def data_make(
     ] = None,
     data: Data = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
-    scale: Annotated[float, typer.Option(help="Share of the cases.", min=0.05)] = 1.0,
+    scale: Annotated[float, typer.Option(help="Share of the cases.", min=0.001)] = 1.0,
 ) -> int:
     """Draw the embedded data sets, so that everything runs with no download.
 
-    A stand-in has a challenge's own layout, names and formats, and drawn content.
+    A challenge's name draws a stand-in for its closed data: the true layout, drawn content.
     """
     from kit import synthetic
     from kit.manifest import home, load_manifest
@@ -100,7 +100,7 @@ def data_make(
     manifest = load_manifest()
     for name in names or synthetic.NAMES:
         entry = manifest.dataset(name)
-        known = [*synthetic.NAMES, *synthetic.STAND_INS]
+        known = (*synthetic.NAMES, *synthetic.STAND_INS)
         if name not in known:
             raise KitError("cannot be drawn", expected=f"one of {', '.join(known)}",
                            received=name, remedy=f"get it from {entry.source}")  # fmt: skip
