@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from kit._dicom_files import Frame, read
 from kit.checks import first, fraction, positive_int
 from kit.errors import ImageError
 
@@ -24,28 +24,27 @@ class Series:
 
     Attributes:
         volume: float32, shape (slices, height, width); rescaled (slope, intercept), bright is
-            high also where the file says MONOCHROME1.
+            high also where the file says MONOCHROME1, and black is 0 there.
         positions: float64, shape (slices,), rising: mm along the slices' normal, or instance
             numbers where the files carry no position (`warnings` says so).
         spacing: mm between slices, rows and columns; NaN where the files do not say.
         warnings: What is not as it should be: gaps, duplicates, missing positions.
+        window: The lowest and the highest value that the files ask to show, by the median of
+            their windows; None where they do not say.
+        corners: float64, shape (slices, 3): mm, the middle of each slice's first pixel; NaN
+            without positions.
+        axes: float64, shape (2, 3): the directions of a row and of a column; NaN without positions.
+        space: The frame of reference that corners are in; None where the files do not say.
     """
 
     volume: np.ndarray
     positions: np.ndarray
     spacing: tuple[float, float, float]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Frame:
-    path: Path
-    pixels: np.ndarray
-    inverted: bool
-    number: int | None
-    position: np.ndarray | None
-    axes: np.ndarray | None
-    pixel_spacing: tuple[float, float]
+    window: tuple[float, float] | None
+    corners: np.ndarray
+    axes: np.ndarray
+    space: str | None
 
 
 def read_series(source: str | Path | Sequence[str | Path]) -> Series:
@@ -65,21 +64,39 @@ def read_series(source: str | Path | Sequence[str | Path]) -> Series:
         ImageError: There is no file; a file is no DICOM, is cut off, is not one grey channel or
             needs a package that is not installed; slices differ in size or orientation.
     """
-    files = _files(source)
-    frames = [frame for path in files for frame in _read(path)]
+    frames, positions, warnings = _ordered(source)
+    placed = all(frame.placed for frame in frames)
+    step = float(np.median(np.diff(positions))) if placed and len(frames) > 1 else float("nan")
+    lost = np.full((len(frames) + 2, 3), np.nan)
+    places = np.array([frame.position for frame in frames], float) if placed else lost[2:]
+    axes = frames[0].axes if placed and frames[0].axes is not None else lost[:2]
+    volume, window = _volume(frames)
+    return Series(
+        volume, positions, (step, *frames[0].pixel_spacing), warnings, window, places, axes,
+        frames[0].space,
+    )  # fmt: skip
+
+
+def look(source: str | Path | Sequence[str | Path]) -> tuple[int, tuple[str, ...]]:
+    """Return how many slices `read_series` would give, and its warnings, from headers alone.
+
+    Raises:
+        ImageError: As `read_series`, but for what only the pixels tell.
+    """
+    frames, _, warnings = _ordered(source, pixels=False)
+    return len(frames), warnings
+
+
+def _ordered(
+    source: str | Path | Sequence[str | Path], *, pixels: bool = True
+) -> tuple[list[Frame], np.ndarray, tuple[str, ...]]:
+    frames = [frame for path in _files(source) for frame in read(path, pixels=pixels)]
     _same_slices(frames)
     warnings: list[str] = []
     frames, positions = _sorted(frames, warnings)
     frames, positions = _unique(frames, positions, warnings)
     _look_for_gaps(frames, positions, warnings)
-    in_space = frames[0].position is not None and len(frames) > 1
-    step = float(np.median(np.diff(positions))) if in_space else float("nan")
-    return Series(
-        volume=_volume(frames),
-        positions=positions,
-        spacing=(step, *frames[0].pixel_spacing),
-        warnings=tuple(warnings),
-    )
+    return frames, positions, tuple(warnings)
 
 
 def middle_slices(n: int, low: float = 0.25, high: float = 0.75, step: int = 3) -> np.ndarray:
@@ -135,95 +152,14 @@ def _files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _read(path: Path) -> list[_Frame]:
-    """Return the frames of one file: one, or all of an enhanced multi-frame file."""
-    import pydicom
-
-    try:
-        data = pydicom.dcmread(path)
-    except Exception as error:  # a cut header raises whatever its bytes happen to say
-        raise ImageError("not a readable DICOM file", received=str(error), path=path) from error
-    if data.get("SamplesPerPixel", 1) != 1:
-        raise ImageError(
-            "not a grey DICOM image", expected="one sample per pixel",
-            received=data.get("PhotometricInterpretation"), path=path,
-        )  # fmt: skip
-    pixels = _pixels(data, path)
-    stack = pixels[None] if pixels.ndim == 2 else pixels
-    return [_frame(data, index, values, path) for index, values in enumerate(stack)]
-
-
-def _pixels(data: Any, path: Path) -> np.ndarray:
-    try:
-        return np.asarray(data.pixel_array)
-    except Exception as error:  # each decoder has errors of its own
-        package = _missing_package(data)
-        if package:
-            raise ImageError(
-                "this compression needs a package that is not installed",
-                received=data.file_meta.TransferSyntaxUID.name, path=path,
-                remedy=f"pip install {package}",
-            ) from error  # fmt: skip
-        raise ImageError(
-            "the pixels cannot be decoded", received=str(error), path=path,
-            remedy="copy or download it again",
-        ) from error  # fmt: skip
-
-
-def _missing_package(data: Any) -> str | None:
-    from pydicom.pixels.decoders.base import get_decoder
-
-    uid = data.file_meta.get("TransferSyntaxUID")
-    try:
-        if uid is None or not uid.is_compressed or get_decoder(uid).is_available:
-            return None
-    except NotImplementedError:  # a syntax that pydicom does not know
-        return None
-    if "JPEG-LS" in uid.name:
-        return "pyjpegls"
-    return "pylibjpeg pylibjpeg-openjpeg" if "2000" in uid.name else "pylibjpeg pylibjpeg-libjpeg"
-
-
-def _frame(data: Any, index: int, pixels: np.ndarray, path: Path) -> _Frame:
-    position = _value(data, index, "PlanePositionSequence", "ImagePositionPatient")
-    axes = _value(data, index, "PlaneOrientationSequence", "ImageOrientationPatient")
-    slope = _value(data, index, "PixelValueTransformationSequence", "RescaleSlope")
-    shift = _value(data, index, "PixelValueTransformationSequence", "RescaleIntercept")
-    rows, columns = _value(data, index, "PixelMeasuresSequence", "PixelSpacing") or (np.nan,) * 2
-    number = data.get("InstanceNumber")
-    values = pixels.astype(np.float32)
-    values *= 1.0 if slope is None else float(slope)
-    values += 0.0 if shift is None else float(shift)
-    return _Frame(
-        path=path,
-        pixels=values,
-        inverted=data.get("PhotometricInterpretation") == "MONOCHROME1",
-        number=None if number is None else int(number) + index,
-        position=None if not position else np.array(position, dtype=np.float64),
-        axes=None if not axes else np.array(axes, dtype=np.float64).reshape(2, 3),
-        pixel_spacing=(float(rows), float(columns)),
-    )
-
-
-def _value(data: Any, index: int, group: str, name: str) -> Any:
-    """Return an element of a frame: its own, else the one shared by all, else the file's."""
-    frames = data.get("PerFrameFunctionalGroupsSequence") or []
-    places = [*frames[index : index + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]
-    for place in places:
-        for item in place.get(group) or []:
-            if item.get(name) is not None:
-                return item.get(name)
-    return data.get(name)
-
-
-def _same_slices(frames: Sequence[_Frame]) -> None:
+def _same_slices(frames: Sequence[Frame]) -> None:
     model = frames[0]
     for frame in frames[1:]:
-        if frame.pixels.shape != model.pixels.shape:
+        if frame.shape != model.shape:
             raise ImageError(
                 "slices of one series differ in size",
-                expected=f"{model.pixels.shape} as in {model.path.name}",
-                received=str(frame.pixels.shape), path=frame.path,
+                expected=f"{model.shape} as in {model.path.name}",
+                received=str(frame.shape), path=frame.path,
             )  # fmt: skip
         if model.axes is None or frame.axes is None:
             continue
@@ -235,9 +171,9 @@ def _same_slices(frames: Sequence[_Frame]) -> None:
             )  # fmt: skip
 
 
-def _sorted(frames: list[_Frame], warnings: list[str]) -> tuple[list[_Frame], np.ndarray]:
+def _sorted(frames: list[Frame], warnings: list[str]) -> tuple[list[Frame], np.ndarray]:
     """Return the frames in order and where each stands."""
-    if all(frame.position is not None and frame.axes is not None for frame in frames):
+    if all(frame.placed for frame in frames):
         normal = np.cross(*frames[0].axes)  # type: ignore[misc]
         places = np.array([frame.position for frame in frames], dtype=np.float64) @ normal
     elif all(frame.number is not None for frame in frames):
@@ -251,8 +187,8 @@ def _sorted(frames: list[_Frame], warnings: list[str]) -> tuple[list[_Frame], np
 
 
 def _unique(
-    frames: list[_Frame], positions: np.ndarray, warnings: list[str]
-) -> tuple[list[_Frame], np.ndarray]:
+    frames: list[Frame], positions: np.ndarray, warnings: list[str]
+) -> tuple[list[Frame], np.ndarray]:
     keep = np.diff(positions, prepend=-np.inf) > SAME
     doubled = [frame.path.name for frame, kept in zip(frames, keep, strict=True) if not kept]
     if doubled:
@@ -260,7 +196,7 @@ def _unique(
     return [frame for frame, kept in zip(frames, keep, strict=True) if kept], positions[keep]
 
 
-def _look_for_gaps(frames: list[_Frame], positions: np.ndarray, warnings: list[str]) -> None:
+def _look_for_gaps(frames: list[Frame], positions: np.ndarray, warnings: list[str]) -> None:
     steps = np.diff(positions)
     if len(steps) == 0:
         return
@@ -278,11 +214,19 @@ def _look_for_gaps(frames: list[_Frame], positions: np.ndarray, warnings: list[s
         )
 
 
-def _volume(frames: Sequence[_Frame]) -> np.ndarray:
-    """Stack the frames; MONOCHROME1 is mirrored within the range of such slices."""
-    volume = np.stack([frame.pixels for frame in frames])
+def _volume(frames: Sequence[Frame]) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """Stack the frames, and return their window; MONOCHROME1 is mirrored, its blackest becomes 0.
+
+    One slice after another is rescaled, so that a series stands in memory once as floats.
+    """
+    volume = np.empty((len(frames), *frames[0].shape), np.float32)
+    for place, frame in zip(volume, frames, strict=True):
+        place[:] = frame.values
+    given = [frame.window for frame in frames if frame.window is not None]
+    low, high = np.median(given, axis=0) if given else (0.0, 0.0)
     inverted = np.array([frame.inverted for frame in frames])
     if inverted.any():
-        dark = volume[inverted]
-        volume[inverted] = dark.min() + dark.max() - dark
-    return volume
+        top = volume[inverted].max()
+        volume[inverted] = top - volume[inverted]
+        low, high = (top - high, top - low) if inverted.all() else (low, high)
+    return volume, (float(low), float(high)) if given else None

@@ -50,6 +50,7 @@ class Recipe:
     schedule: str = "cosine"
     warmup: float = 0.1
     decay: float = 0.975
+    decay_steps: int | None = None
     patience: int = 3
     min_rate: float = 0.0
     loss: str = "cross_entropy"
@@ -127,7 +128,7 @@ def rate(recipe: Recipe, stage: Stage, step: int, per_epoch: int, *, reductions:
     """Return the learning rate of one step of a stage.
 
     Args:
-        recipe: Its `schedule`, `warmup`, `decay` and `min_rate`.
+        recipe: Its `schedule`, `warmup`, `decay`, `decay_steps` and `min_rate`.
         stage: Its epochs and highest rate.
         step: Of the stage, from 0.
         per_epoch: Steps of an epoch.
@@ -136,14 +137,14 @@ def rate(recipe: Recipe, stage: Stage, step: int, per_epoch: int, *, reductions:
     Returns:
         `constant`; `cosine`: up a straight line for the share `warmup`, then down half a cosine
         to 1 %; `one_cycle`: up half a cosine for 30 %, then down one (Smith 2018, 1803.09820);
-        `staircase`: times `decay` after every epoch; `plateau`: halved at every reduction, not
-        below `min_rate`.
+        `staircase`: times `decay` after every `decay_steps`, or every epoch; `plateau`: halved at
+        every reduction, not below `min_rate`.
     """
     high, total = stage.learning_rate, stage.epochs * per_epoch
     if recipe.schedule == "constant":
         return high
     if recipe.schedule == "staircase":
-        return float(high * recipe.decay ** (step // per_epoch))
+        return float(high * recipe.decay ** (step // (recipe.decay_steps or per_epoch)))
     if recipe.schedule == "plateau":
         return max(min(high, recipe.min_rate), float(high * REDUCED**reductions))
     cycle = recipe.schedule == "one_cycle"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kit.checks import first, nearest
 from kit.errors import SettingsError
 from kit.files import fingerprint
+from kit.rules import Rule
 from kit.thresholds import DEMANDED
 
 Kind = Literal["slides", "patches", "images", "dicom", "arrays"]
@@ -51,12 +52,27 @@ class Settings(BaseModel):
     smaller: int | None = Field(
         None, ge=8, description="patch size of slides with fewer than 100 tumour patches"
     )
+    channels: Literal["slice", "neighbours", "series"] = Field(
+        "slice", description="of a study's slice: it alone, with those beside it, or in all series"
+    )
+    scaling: Literal["maximum", "window", "percentile"] = Field(
+        "maximum", description="what becomes white in a series: percentile is the 99.5th"
+    )
+    votes: bool = Field(
+        False, description="slices vote, rounded to tenths (RSNA 2021); else their mean is taken"
+    )
     jpeg_quality: int | None = Field(
         None, ge=1, le=100, description="pixels are kept as JPEG of this quality; None: lossless"
     )
     patches_per_slide: int = Field(128, ge=1, description="most patches of a slide to learn from")
-    predict_per_slide: int = Field(400, ge=1, description="most patches of a slide to predict")
-    aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")
+    predict_per_slide: int | None = Field(
+        None, ge=1, description="most patches of a slide to predict; None: all that are planned"
+    )
+    aggregate: Annotated[str, AfterValidator(lambda text: str(Rule.parse(text)))] = Field(
+        "top=0.05",
+        description="patches to slide score: mean, max, top, percentile, share, region, noisy_or "
+        "(=NUMBER, else chosen nested), best, logistic, boosting",
+    )
 
     model: str = Field("seresnet_small", description="a name of kit.models.REGISTRY")
     weights: str | None = Field(
@@ -73,7 +89,10 @@ class Settings(BaseModel):
         "cosine", description="how the rate moves; cosine is with warm-up"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of a stage in which cosine rises")
-    decay: float = Field(0.975, gt=0, le=1, description="factor an epoch of the staircase")
+    decay: float = Field(0.975, gt=0, le=1, description="factor of a stair of the staircase")
+    decay_steps: int | None = Field(
+        None, ge=1, description="steps of a stair of the staircase; None: an epoch"
+    )
     patience: int = Field(3, ge=1, description="epochs without gain before a plateau halves")
     min_rate: float = Field(0.0, ge=0, description="lowest rate of a plateau")
     weight_decay: float = Field(0.05, ge=0, description="decoupled decay of the weights")

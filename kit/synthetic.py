@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,21 @@ import cv2
 import numpy as np
 
 from kit import _stand_in_eyes, drawing, drawing_organs
+from kit._drawn import FOLDABLE
+from kit._drawn import patients as _patients
+from kit._drawn import rng as _rng
+from kit._drawn import table as _table
+from kit._drawn import write as _write
+from kit._drawn_mri import draw_mri, draw_rsna
 from kit.checks import choice
 from kit.errors import KitError, SettingsError
-from kit.files import read_json, write_json, write_text
+from kit.files import read_json, write_json
 
 FORMAT = 1  # raise it whenever the same seed draws other bytes
 MARKER = "synthetic.json"
 TILE = 256
 LEVELS = 4
 MPP = 1.0
-FOLDABLE = 6  # training patients of a class, from a scale of 0.3 on
 EYES = ("NOR", "AMD", "DMR", "RVO")
 Draw = Callable[[Path, int, float], None]
 """Draws a data set into a folder, from a seed and a scale."""
@@ -103,36 +108,6 @@ def _stands(root: Path, made_by: dict[str, Any]) -> bool:
         )
     except (OSError, KitError, KeyError, AttributeError):
         return False
-
-
-def _rng(seed: int, *place: int | str) -> np.random.Generator:
-    """Return the generator of one patient or image, whatever else is drawn."""
-    words = [int.from_bytes(p.encode(), "big") if isinstance(p, str) else p for p in place]
-    return np.random.default_rng([seed, *words])
-
-
-def _patients(rng: np.random.Generator, full: int, scale: float) -> list[tuple[int, bool]]:
-    """Return class 0 or 1 of each patient, and whether he is for training; a fifth are not.
-
-    Both parts hold as many patients of either class, in no order.
-    """
-    least = FOLDABLE if scale >= 0.3 else 2
-    train = 2 * max(round(full * 0.4 * scale), least)
-    test = 2 * max(round(train / 8), 1)
-    classes = [*rng.permutation(train) % 2, *rng.permutation(test) % 2]
-    return [(int(kind), i < train) for i, kind in enumerate(classes)]
-
-
-def _table(path: Path, columns: str, rows: Sequence[Sequence[object]]) -> None:
-    lines = [columns, *(",".join(map(str, row)) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def _write(path: Path, image: np.ndarray, *options: int) -> None:
-    """Write an image without the care that one alone needs: its whole folder is renamed."""
-    stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, stored, options)[1].tobytes())
 
 
 def _draw_patches(root: Path, seed: int, scale: float) -> None:
@@ -245,53 +220,6 @@ def _draw_fundus(root: Path, seed: int, scale: float) -> None:
     _table(root / "labels.csv", "path,label,patient_id", rows)
 
 
-def _draw_mri(root: Path, seed: int, scale: float) -> None:
-    known: list[tuple[str, int]] = []
-    asked: list[tuple[str, float]] = []
-    for i, (methylated, train) in enumerate(_patients(_rng(seed, "mri"), 60, scale), start=1):
-        rng = _rng(seed, "mri", i)
-        growth = float(np.clip(rng.normal(0.75 if methylated else 0.25, 0.2), 0, 1))
-        volume = drawing_organs.head(rng, int(rng.choice([64, 80, 96])), 16, growth)
-        study = f"{i:05d}"
-        folder = root / ("train" if train else "test") / study / "T1wCE"
-        _write_series(folder, volume, f"2.25.{i}")
-        if train:
-            known.append((study, methylated))
-        else:
-            asked.append((study, 0.5))
-    _table(root / "train_labels.csv", "BraTS21ID,MGMT_value", known)
-    _table(root / "sample_submission.csv", "BraTS21ID,MGMT_value", asked)
-
-
-def _write_series(folder: Path, volume: np.ndarray, uid: str) -> None:
-    """Write slices 5 mm apart as Image-1.dcm, Image-2.dcm and so on."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
-
-    folder.mkdir(parents=True)
-    for number, pixels in enumerate(volume, start=1):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = MRImageStorage
-        meta.MediaStorageSOPInstanceUID = UID(f"{uid}.{number}")
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.ImplementationClassUID = UID("2.25.1")
-        path = folder / f"Image-{number}.dcm"
-        data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-        data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, f"{uid}.{number}"
-        data.SeriesInstanceUID, data.Modality = uid, "MR"
-        data.SeriesDescription = "T1wCE, drawn"
-        data.InstanceNumber = number
-        data.ImagePositionPatient = [0, 0, 5 * number]
-        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        data.PixelSpacing, data.SliceThickness = [2.5, 2.5], 5
-        data.Rows, data.Columns = pixels.shape
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-        data.PixelRepresentation = 0
-        data.PixelData = pixels.astype("<u2").tobytes()
-        data.save_as(path, enforce_file_format=True)
-
-
 def _written(files: Callable[[int, float], Iterator[tuple[str, bytes]]]) -> Draw:
     """Return the function that writes the files that another one yields, by path and bytes."""
 
@@ -308,9 +236,9 @@ _SETS: dict[str, Draw] = {
     "synthetic_slides": _draw_slides,
     "synthetic_patches": _draw_patches,
     "synthetic_fundus": _draw_fundus,
-    "synthetic_mri": _draw_mri,
+    "synthetic_mri": draw_mri,
 }
-_STAND_INS: dict[str, Draw] = {"khd2019": _written(_stand_in_eyes.files)}
+_STAND_INS: dict[str, Draw] = {"khd2019": _written(_stand_in_eyes.files), "rsna2021": draw_rsna}
 NAMES = tuple(_SETS)
 STAND_INS = tuple(_STAND_INS)
 """Data sets of challenges that may not be passed on: drawn in their place, laid out as they are."""

@@ -25,7 +25,7 @@ FLOORS = {
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
         _mask_files shards images dicom stain fundus drawing drawing_organs _cells stitch
-        _vector_files _stain_maths
+        _vector_files _stain_maths _dicom_files volumes
     """,
     3: """
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
@@ -39,7 +39,7 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures _stand_in_eyes
+        embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
     """,
     5: """
         challenges platforms cli
@@ -98,6 +98,8 @@ ALLOWED = {
     "tissue": {"slides", "coverage", "polygons"},  # an open slide; fractions; outlines
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "fundus": {"images"},  # how a photograph is read and fitted
+    "dicom": {"_dicom_files"},  # its files, one at a time
+    "volumes": {"dicom"},  # series become images
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
     "apart": {"jobs"},  # the same jobs, each in a process of its own
     "recipes": {"policies"},  # the augmentation that a stage names
@@ -146,7 +148,6 @@ ALLOWED = {
     "aggregate": {"_choices"},  # what is chosen for a rule
     "sampler": {"draws"},  # the label of what is neither
     "report": {"_plots"},
-    "synthetic": {"_stand_in_eyes"},  # one of the sets
     "scoring": {"official"},  # the judge's number beside ours
     "judge": {"scoring"},  # two files become what a run scores
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
@@ -154,6 +155,8 @@ ALLOWED = {
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
     "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
     "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
+    "synthetic": {"_drawn", "_drawn_mri", "_stand_in_eyes"},  # its parts
+    "_drawn_mri": {"_drawn"},  # patients and tables
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
     "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training

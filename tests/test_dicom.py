@@ -73,9 +73,9 @@ def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
     assert read_series(folder).volume[:, 0, 0].tolist() == [-95, -90]
 
 
-def test_monochrome1_is_turned_so_that_bright_is_high(tmp_path: Path) -> None:
+def test_monochrome1_is_turned_so_that_bright_is_high_and_black_is_0(tmp_path: Path) -> None:
     folder = series(tmp_path, [1, 2, 4], PhotometricInterpretation="MONOCHROME1")
-    assert read_series(folder).volume[:, 0, 0].tolist() == [40, 30, 10]
+    assert read_series(folder).volume[:, 0, 0].tolist() == [30, 20, 0]
 
 
 def test_without_positions_the_numbers_order_the_slices_and_a_warning_says_so(

@@ -13,7 +13,8 @@ from kit.dicom import read_series
 from kit.errors import KitError, SettingsError
 from kit.files import sha256
 from kit.images import read_image
-from kit.synthetic import MARKER, NAMES, make
+from kit.manifest import load_manifest
+from kit.synthetic import MARKER, NAMES, STAND_INS, drawn, make
 
 SMALL = 0.05
 
@@ -241,3 +242,62 @@ def test_mri_series_are_read_and_the_sample_lists_the_test_studies(sets: dict[st
             assert series.spacing == (5.0, 2.5, 2.5)
             corners = series.volume[:, :6, :6]
             assert corners.mean() < 0.2 * series.volume[8].max()
+
+
+@pytest.fixture(scope="module")
+def rsna(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make("rsna2021", tmp_path_factory.mktemp("rsna") / "data", scale=0.012)
+
+
+def test_the_stand_in_of_rsna_has_its_layout_and_its_entry_reads_it(rsna: Path) -> None:
+    known = pd.read_csv(rsna / "train_labels.csv", dtype=str)
+    sample = pd.read_csv(rsna / "sample_submission.csv", dtype=str)
+    assert list(known) == list(sample) == ["BraTS21ID", "MGMT_value"]
+    assert known.BraTS21ID.str.fullmatch(r"\d{5}").all()
+    assert not set(known.BraTS21ID) & set(sample.BraTS21ID)
+    for part, studies in {"train": known.BraTS21ID, "test": sample.BraTS21ID}.items():
+        assert sorted(p.name for p in (rsna / part).iterdir()) == sorted(studies)
+        for study in studies:
+            names = {p.name for p in (rsna / part / study).iterdir()}
+            assert names == {"FLAIR", "T1w", "T1wCE", "T2w"}
+    files = list((rsna / "train" / known.BraTS21ID[0] / "T2w").iterdir())
+    assert {p.name for p in files} == {f"Image-{i + 1}.dcm" for i in range(len(files))}
+    cases = load_manifest().dataset("rsna2021").cases(root=rsna)
+    train = cases[cases.split == "train"]
+    assert train.label.value_counts().to_dict() == {"methylated": 4, "unmethylated": 3}
+    assert not cases.case_id.isin(["00109", "00123", "00709"]).any()
+    assert {"00109", "00123", "00709"} <= set(known.BraTS21ID)
+
+
+def test_its_series_show_one_head_on_grids_of_their_own(rsna: Path) -> None:
+    from pydicom import dcmread
+
+    stored, turned = set(), set()
+    for study in sorted((rsna / "train").iterdir()):
+        found = {path.name: read_series(path) for path in study.iterdir()}
+        assert all(series.warnings == () for series in found.values())
+        lengths = {name: len(series.volume) for name, series in found.items()}
+        assert lengths["T1w"] == lengths["T1wCE"] > lengths["FLAIR"]
+        extents = [series.positions[[0, -1]] for series in found.values()]
+        for extent in extents[1:]:
+            np.testing.assert_allclose(np.ptp(extent), np.ptp(extents[0]), atol=0.01)
+        middle = {name: series.volume[len(series.volume) // 2] for name, series in found.items()}
+        for image in middle.values():  # bright is the head, also where MONOCHROME1 is stored
+            assert image[:5, :5].mean() < 0.5 * image.mean()
+        for name in found:
+            data = dcmread(study / name / "Image-1.dcm")
+            stored.add((data.PhotometricInterpretation, float(data.get("RescaleSlope", 1))))
+            turned.add(data.ImagePositionPatient[2] > found[name].positions[3])
+    assert len(stored) > 3
+    assert turned == {True, False}
+
+
+def test_a_stand_in_is_known_as_drawn_and_the_same_seed_draws_it_again(
+    rsna: Path, tmp_path: Path
+) -> None:
+    assert drawn(rsna)
+    assert not drawn(tmp_path)
+    assert "rsna2021" in STAND_INS
+    code = "import sys; from kit.synthetic import make; make('rsna2021', sys.argv[1], scale=.012)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], check=True, cwd=Path.cwd())
+    assert sha256(tmp_path / "x") == sha256(rsna)

@@ -28,8 +28,9 @@ STAND_IN = {
     "slides": "synthetic_slides", "patches": "synthetic_patches", "images": "synthetic_fundus",
     "dicom": "synthetic_mri", "arrays": "synthetic_patches",
 }  # fmt: skip
-"""The embedded data set that a smoke run without data takes, by kind."""
-SMOKE_SCALE = {"khd2019": 0.03}
+"""The embedded data set that a smoke run without data takes, by kind, where nothing stands in for
+its own."""
+SMOKE_SCALE = {"khd2019": 0.03, "rsna2021": 0.08}
 """Share of a stand-in that a smoke run draws; of an embedded set, half."""
 OWN = "kit"
 """The recipe that is run where none is named."""

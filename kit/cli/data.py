@@ -83,7 +83,8 @@ def data_verify(
 @data_app.command("make")
 def data_make(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Drawn data sets; all of them by default.")
+        list[str] | None,
+        typer.Argument(help="Drawn data sets, or stand-ins of challenges; the first by default."),
     ] = None,
     data: Data = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
