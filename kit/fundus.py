@@ -142,7 +142,7 @@ def graham(image: np.ndarray, eye: Eye, size: int) -> np.ndarray:
 
     Source: Graham 2015, report of the first place, Kaggle Diabetic Retinopathy Detection.
     """
-    side = size + 2 * math.ceil(size * (1 / KEPT - 1) / 2)
+    side = size + 2 * round(size * (1 / KEPT - 1) / 2)
     whole = crop(image, eye, side)
     blurred = cv2.GaussianBlur(whole, (0, 0), side / 2 / SPREAD)
     found = cv2.addWeighted(whole, 4, blurred, -4, GREY)
