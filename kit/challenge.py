@@ -16,7 +16,8 @@ class Challenge:
     """A dataset, the settings that differ from its kind's, what the platform takes and scores.
 
     `settings` are those of the recipe that was chosen, and `smoke` what a smoke run of it keeps or
-    changes besides (such as its network).
+    changes besides (such as its network). `forbids` are the settings that its rules do not allow,
+    each with the rule.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Challenge:
     official: Official | None = None
     recipe: str = "kit"
     smoke: Mapping[str, Any] = field(default_factory=dict)
+    forbids: Mapping[str, str] = field(default_factory=dict)

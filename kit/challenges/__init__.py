@@ -2,7 +2,7 @@
 
 A file names its settings (`SETTINGS`), or those of several recipes by name: `RECIPES`, in which
 `kit` is the default and `team` what the team of that challenge did. `SMOKE` may say, by recipe,
-what a smoke run of it keeps or changes besides.
+what a smoke run of it keeps or changes besides; `FORBIDS`, which settings its rules do not allow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
 from kit.manifest import Manifest, home, load_manifest
 from kit.pipeline import Run
-from kit.settings import defaults, resolve, settings_key
+from kit.settings import Settings, defaults, resolve, settings_key
 
 STAND_IN = {
     "slides": "synthetic_slides", "patches": "synthetic_patches", "images": "synthetic_fundus",
@@ -81,6 +81,7 @@ def find(name: str, manifest: Manifest, recipe: str = OWN) -> Challenge:
     return Challenge(
         name, manifest.dataset(getattr(module, "DATASET", name)), settings[recipe], module.STYLE,
         module.OFFICIAL, recipe, getattr(module, "SMOKE", {}).get(recipe, {}),
+        getattr(module, "FORBIDS", {}),
     )  # fmt: skip
 
 
@@ -133,6 +134,7 @@ def open_run(
         dataset.kind, _of_entry(challenge), challenge.settings, smoke=smoke,
         overrides={**small, **(settings or {})},
     )  # fmt: skip
+    _check_rules(challenge, chosen)
     place = _home(manifest, platform) / name if out is None else Path(out)
     if out is None:
         where = None if root is None else str(root.resolve())
@@ -148,6 +150,16 @@ def open_run(
         fold_table=None if fold_table is None else Path(fold_table), workers=workers,
         time_budget=time_budget,
     )  # fmt: skip
+
+
+def _check_rules(challenge: Challenge, chosen: Settings) -> None:
+    """Raise where a setting breaks a rule of the challenge."""
+    for key, rule in challenge.forbids.items():
+        if getattr(chosen, key) != defaults()[key]:
+            raise SettingsError(
+                f"the rules of {challenge.name} do not allow {key}", expected=rule,
+                received=f"{key}={getattr(chosen, key)}",
+            )  # fmt: skip
 
 
 def _of_entry(challenge: Challenge) -> dict[str, Any]:

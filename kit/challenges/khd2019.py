@@ -1,4 +1,7 @@
-"""Konyang Health Datathon 2019, track A: four classes of fundus photographs."""
+"""Konyang Health Datathon 2019, track A: four classes of wide-field fundus photographs.
+
+The platform (NSML) gave BGR arrays to `infer` and took class numbers; `kit.platforms.nsml` does it.
+"""
 
 import numpy as np
 
@@ -9,7 +12,7 @@ from kit.submission import Format
 # Where the facts are silent (side, epochs, batch, rates) the numbers are ours. The team's schedules
 # were rebuilt at each `fit` and never fired: the rate was constant.
 TEAM = {
-    "model": "khd2019_vgg", "image_size": 128, "fundus": "none", "batch_size": 32,
+    "model": "khd2019_vgg", "image_size": 96, "fundus": "none", "batch_size": 32,
     "augment": "fundus-brightness-contrast", "optimizer": "radam", "learning_rate": 1e-3,
     "schedule": "constant", "weight_decay": 0.0, "ema": 0.0, "label_smoothing": 0.1,
     "epochs": 20, "second_epochs": 5, "second_rate": 0.1, "second_smoothing": 0.02,
@@ -17,7 +20,7 @@ TEAM = {
 }  # fmt: skip
 """VGG from scratch on the whole frame; rotation, zoom, shift and flip; then flips alone."""
 KIT = {
-    "model": "seresnet_small", "image_size": 128, "fundus": "crop", "batch_size": 32,
+    "model": "seresnet_small", "image_size": 96, "fundus": "crop", "batch_size": 32,
     "augment": "fundus", "epochs": 20, "second_epochs": 5,
 }  # fmt: skip
 """A small residual network on the eye alone; the team's two stages; rate by cosine, averaged."""
@@ -26,6 +29,7 @@ SMOKE = {
     "team": {"model": "khd2019_vgg", "image_size": 32, "second_epochs": 2},
     "kit": {"image_size": 48, "second_epochs": 2},
 }
+FORBIDS = {"weights": "pretrained weights and outside data were forbidden"}
 STYLE = Format("case_id", "label", value="label",
                codes=(("NOR", "0"), ("AMD", "1"), ("DMR", "2"), ("RVO", "3")))  # fmt: skip
 
