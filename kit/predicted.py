@@ -45,9 +45,10 @@ class Predicted(Prepared):
         if self.streamed:
             oof, test, _ = self._slide_scores
         else:
-            found = self._trained
+            found, data = self._trained, self.dataset
+            classes, positive, votes = data.classes, data.positive, self.settings.votes
             oof, test = (
-                aggregate.to_cases(part, mine, self.dataset.classes, self.dataset.positive)
+                aggregate.to_cases(part, mine, classes, positive, votes=votes)
                 for part, mine in zip(found, self._asked(found[0].fold), strict=True)
             )
         return (

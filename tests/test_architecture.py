@@ -40,6 +40,7 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
+        studies
     """,
     5: """
         challenges platforms cli
@@ -159,7 +160,8 @@ ALLOWED = {
     "_drawn_mri": {"_drawn"},  # patients and tables
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
-    "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training
+    "kinds": {"studies"},  # one of them
+    "prepared": {"alike", "kinds", "studies", "training", "challenge"},  # the stages before training
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
     "cli": {"challenges", "platforms"},  # the door to both
