@@ -91,7 +91,7 @@ def _place(root: Path, study: str, train: bool) -> Path:
 
 
 def _draw_study(folder: Path, chance: np.random.Generator, study: int, methylated: int) -> None:
-    growth = float(np.clip(chance.normal(0.65 if methylated else 0.35, 0.2), 0, 1))
+    growth = float(np.clip(chance.normal(0.75 if methylated else 0.25, 0.2), 0, 1))
     side, slices = int(chance.choice([64, 80, 96])), int(chance.integers(18, 25))
     volume = drawing_organs.head(chance, side, slices, growth).astype(np.float32)
     for number, (name, values) in enumerate(CONTRASTS.items()):

@@ -92,7 +92,12 @@ def short(name: object, length: int = 24) -> str:
 
 
 def picture(axis: Axes, image: np.ndarray, title: str = "") -> None:
-    """Draw an image, 0..255, shape (height, width) or (height, width, 1 or 3)."""
+    """Draw an image, 0..255, shape (height, width) or (height, width, channels).
+
+    Channels that are no colours (neither 1 nor 3) stand side by side, grey.
+    """
+    if image.ndim == 3 and image.shape[-1] not in (1, 3):
+        image = np.concatenate(list(np.moveaxis(image, -1, 0)), axis=1)
     grey = image.ndim == 2 or image.shape[-1] == 1
     pixels = np.clip(image.reshape(image.shape[:2]) if grey else image, 0, 255).astype(np.uint8)
     axis.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=255)

@@ -119,7 +119,8 @@ def items(
         own &= plan.case_id.map(owner[ACTION]) != RELABEL
     label = plan.label.where(own, plan.case_id.map(owner.label))
     learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
-    learnt = draw(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
+    choose = draw if "tumour" in plan else spread  # a study's slices are all of one class
+    learnt = choose(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
     table = learnt.assign(train=True)
     if not streamed:
         predicted = to_predict(plan, settings)[place].assign(predict=True)

@@ -103,8 +103,8 @@ class Layout(Model):
         if not labels:
             rows = rows[rows.test] if rows.test.any() else rows.assign(test=True)
         rows = rows[~rows.case_id.isin(self.exclude)].reset_index(drop=True)
-        if self.sample is not None:  # a test case without an image is named by `unseen`
-            rows = rows[~rows.test | rows.path.notna()].reset_index(drop=True)
+        asked = rows.case_id.isin(self.asked(root) or ())  # without an image, `unseen` names them
+        rows = rows[~rows.test | ~asked | rows.path.notna()].reset_index(drop=True)
         _check_found(rows, where, labels)
         rows["split"] = np.where(rows.test, "test", "train")
         rows["label"] = _labels(self, rows, where)
