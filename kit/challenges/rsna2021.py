@@ -28,6 +28,9 @@ KIT = {
 }  # fmt: skip
 """All four series, in one place in space, as the channels of a slice; nothing watches the fold."""
 RECIPES = {"kit": KIT, "team": TEAM, "mended": MENDED}
-SMOKE = {name: {"model": "rsna_cnn", "image_size": 32, "epochs": 4, "batch_size": 8} for name in ("team", "mended")}
+SMOKE = {
+    name: {"model": "rsna_cnn", "image_size": 32, "epochs": 4, "batch_size": 8}
+    for name in ("team", "mended")
+}
 STYLE = Format("BraTS21ID", "MGMT_value", value="probability")
 OFFICIAL = AUC
