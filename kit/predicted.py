@@ -60,6 +60,14 @@ class Predicted(Prepared):
         """Return the table of each slide's patch predictions; a slide without patches has none."""
         return self._seen[0]
 
+    def images_oof(self) -> pd.DataFrame:
+        """Return what the networks say of each image of a training case, out of fold.
+
+        A row for each image (of a study: each slice) and network; of slides see
+        `patch_predictions`.
+        """
+        return self._trained[0]
+
     def slide_rule(self) -> Fitted | None:
         """Return the rule that scores slides, as it was fitted; None of other cases."""
         return self._slide_scores[2] if self.streamed else None
