@@ -21,6 +21,7 @@ import pandas as pd
 
 from kit import figures, volumes
 from kit.challenges import open_run, recipes
+from kit.metrics import auc
 
 asked = {"smoke": SMOKE, "settings": {"seed": SEED}, "workers": 0 if SMOKE else None}
 runs = {name: open_run(CHALLENGE, recipe=name, **asked) for name in ("team", "mended", "kit")}
@@ -136,24 +137,14 @@ pd.DataFrame({name: {"steps": len(curve), "first": curve[0], "highest": max(curv
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from kit.metrics import auc
-
 learnt = items[items.train]
 pixels = team.pixels().pixels[learnt.index.to_numpy()].reshape(len(learnt), -1) / 255
 label = (learnt.label == data.positive).to_numpy()
 deals = {"slices": KFold(5, shuffle=True, random_state=SEED).split(pixels),
          "patients": GroupKFold(5).split(pixels, groups=learnt.group)}  # fmt: skip
-pd.DataFrame(
-    {
-        "AUC of slices": {
-            f"folds of {name}": auc(
-                label,
-                1.0 * cross_val_predict(KNeighborsClassifier(1), pixels, label, cv=list(deal)),
-            )
-            for name, deal in deals.items()
-        }
-    }
-)
+nearest = {name: cross_val_predict(KNeighborsClassifier(1), pixels, label, cv=list(deal))
+           for name, deal in deals.items()}  # fmt: skip
+pd.Series({f"folds of {k}": auc(label, 1.0 * v) for k, v in nearest.items()}).to_frame("AUC")
 
 # %% [markdown]
 # **Votes make ties.** Each slice was rounded to 0 or 1 and the share of votes to tenths, so that
