@@ -161,7 +161,13 @@ ALLOWED = {
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
     "kinds": {"studies"},  # one of them
-    "prepared": {"alike", "kinds", "studies", "training", "challenge"},  # the stages before training
+    "prepared": {
+        "alike",
+        "kinds",
+        "studies",
+        "training",
+        "challenge",
+    },  # the stages before training
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
     "cli": {"challenges", "platforms"},  # the door to both
