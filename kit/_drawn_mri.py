@@ -49,7 +49,7 @@ def draw_mri(root: Path, seed: int, scale: float) -> None:
         growth = float(np.clip(chance.normal(0.75 if methylated else 0.25, 0.2), 0, 1))
         volume = drawing_organs.head(chance, int(chance.choice([64, 80, 96])), 16, growth)
         study = f"{i:05d}"
-        _write_series(_place(root, study, train) / "T1wCE", volume, f"2.25.{i}", Stored())
+        write_series(_place(root, study, train) / "T1wCE", volume, f"2.25.{i}", Stored())
         if train:
             known.append((study, methylated))
         else:
@@ -91,7 +91,7 @@ def _place(root: Path, study: str, train: bool) -> Path:
 
 
 def _draw_study(folder: Path, chance: np.random.Generator, study: int, methylated: int) -> None:
-    growth = float(np.clip(chance.normal(0.65 if methylated else 0.35, 0.2), 0, 1))
+    growth = float(np.clip(chance.normal(0.75 if methylated else 0.25, 0.2), 0, 1))
     side, slices = int(chance.choice([64, 80, 96])), int(chance.integers(18, 25))
     volume = drawing_organs.head(chance, side, slices, growth).astype(np.float32)
     for number, (name, values) in enumerate(CONTRASTS.items()):
@@ -106,7 +106,7 @@ def _draw_study(folder: Path, chance: np.random.Generator, study: int, methylate
             step, pixel, (pixel - 240 / side) / 2, float(chance.choice([0.5, 1.0, 2.0])),
             bool(chance.random() < 0.1), bool(chance.random() < 0.5),
         )  # fmt: skip
-        _write_series(folder / name, shown, f"2.25.{study + 1}.{number}", stored)
+        write_series(folder / name, shown, f"2.25.{study + 1}.{number}", stored)
 
 
 def _coarser(volume: np.ndarray, slices: int, side: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def _coarser(volume: np.ndarray, slices: int, side: int) -> np.ndarray:
     return np.stack([cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in mixed])
 
 
-def _write_series(folder: Path, volume: np.ndarray, uid: str, stored: Stored) -> None:
+def write_series(folder: Path, volume: np.ndarray, uid: str, stored: Stored) -> None:
     """Write slices as Image-1.dcm, Image-2.dcm and so on; the first lies lowest, or highest."""
     folder.mkdir(parents=True)
     values = np.clip(np.rint(volume / stored.slope), 0, HIGH)

@@ -92,12 +92,28 @@ def short(name: object, length: int = 24) -> str:
 
 
 def picture(axis: Axes, image: np.ndarray, title: str = "") -> None:
-    """Draw an image, 0..255, shape (height, width) or (height, width, 1 or 3)."""
+    """Draw an image, 0..255, shape (height, width) or (height, width, channels).
+
+    Channels that are no colours (neither 1 nor 3) stand side by side in a square, grey.
+    """
+    if image.ndim == 3 and image.shape[-1] not in (1, 3):
+        image = _squared(image)
     grey = image.ndim == 2 or image.shape[-1] == 1
     pixels = np.clip(image.reshape(image.shape[:2]) if grey else image, 0, 255).astype(np.uint8)
     axis.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=255)
     axis.set_axis_off()
     axis.set_title(title, fontsize=9)
+
+
+def _squared(image: np.ndarray) -> np.ndarray:
+    """Return the channels of an image row by row, as many in a row as there are rows, or more."""
+    height, width, channels = image.shape
+    across = int(np.ceil(np.sqrt(channels)))
+    down = -(-channels // across)
+    parts = np.zeros((down * across, height, width), image.dtype)
+    parts[:channels] = np.moveaxis(image, -1, 0)
+    rows = parts.reshape(down, across, height, width).swapaxes(1, 2)
+    return np.asarray(rows.reshape(down * height, across * width))
 
 
 def sheet(

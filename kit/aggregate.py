@@ -183,8 +183,9 @@ def _table(
 
 
 def to_cases(
-    predictions: pd.DataFrame, cases: pd.DataFrame, classes: Sequence[str], positive: str | None
-) -> pd.DataFrame:
+    predictions: pd.DataFrame, cases: pd.DataFrame, classes: Sequence[str], positive: str | None,
+    *, votes: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """Return one row for each case and network: the mean over its patches, slices or one image.
 
     A case without a patch (a slide without tissue) holds nothing that speaks for the positive
@@ -196,6 +197,8 @@ def to_cases(
             networks score a case, `fold`.
         classes: All classes.
         positive: The positive class; None above two classes.
+        votes: Each patch or slice votes for its likeliest class, and the share of the votes is
+            rounded to tenths: of eleven values, most are another case's too.
 
     Returns:
         The predictions table: `case_id, group, fold, seed, model, y_true`, `prob_<class>`.
@@ -205,7 +208,13 @@ def to_cases(
             predictions by some of its networks only.
     """
     names = [f"prob_{name}" for name in classes]
+    if votes:
+        likeliest = predictions[names].to_numpy().argmax(axis=1)
+        predictions = predictions.assign(
+            **dict(zip(names, np.eye(len(names))[likeliest].T, strict=True))
+        )
     scores = predictions.groupby(KEY, sort=True)[names].mean()
+    scores = scores.round(1) if votes else scores
     table = _merged(_asked(predictions, cases), scores.reset_index(), names[0])
     bare = table[names[0]].isna()
     if bare.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ def load_backend(threads: int, device: str = "auto") -> None:
         with _silence():
             import keras
 
+            # TensorFlow warns of every fold's network that it compiles it anew.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
             keras.ops.zeros(1)  # the devices are looked up at the first use
             if keras.backend.backend() == "torch":
                 sys.modules["torch"].use_deterministic_algorithms(True, warn_only=True)

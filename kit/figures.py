@@ -78,7 +78,8 @@ def contact_sheet(
     """Draw images side by side.
 
     Args:
-        images: uint8, shape (n, height, width, 1 or 3), n at least 1.
+        images: uint8, shape (n, height, width, channels), n at least 1; channels that are
+            neither grey nor colour stand beside each other.
         titles: One for each image, or none.
         columns: Images in a row.
         title: What the sheet shows.

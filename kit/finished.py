@@ -114,11 +114,20 @@ def predict(
         ensemble, threshold = Ensemble.from_dict(chosen).needed(), chosen["threshold"]
         tables = [_renamed(table, chosen["run_of_model"], ensemble.models) for table in tables]
     joined = ensemble.predict([table.drop(columns="run") for table in tables])
+    joined = _of_sample(joined, lead.dataset, data)
     classes, positive = lead.dataset.classes, lead.dataset.positive
     rows = submission.table(joined, lead.style, classes, positive, threshold)
     submission.write(path, rows, lead.style)
     submission.validate(path, lead.style, list(joined.case_id), classes)
     return joined
+
+
+def _of_sample(joined: pd.DataFrame, dataset: Dataset, data: Path) -> pd.DataFrame:
+    """Return a row for each case that the later data's sample submission asks for."""
+    root = dataset.root(data)
+    for line in dataset.unseen(root, joined.assign(split="test")).values():
+        log.warning("every class gets the same probability: %s", line)
+    return submission.completed(joined, dataset.asked(root), dataset.classes)
 
 
 def _runs_of(path: Path) -> dict[str, Finished]:
@@ -159,7 +168,7 @@ def _of_run(
     with tempfile.TemporaryDirectory(prefix="kit-predict-") as folder:
         place = Path(folder)
         index = FileIndex(place / "inputs.parquet")
-        cases["key"] = kinds.content_key(run.dataset, root, cases, index)
+        cases["key"] = kinds.content_key(run.dataset, root, cases, index, run.settings)
         plan, unopened = None, pd.DataFrame({"case_id": [], "reason": []}, dtype=object)
         if run.dataset.kind in kinds.PLANNED:
             plan, unopened = kinds.patches(
@@ -180,7 +189,7 @@ def _of_run(
             pixels, run.models, classes=classes, folder=place,
             policy=run.settings.augment if run.settings.tta else "none",
         )  # fmt: skip
-        return aggregate.to_cases(parts, cases, classes, positive)
+        return aggregate.to_cases(parts, cases, classes, positive, votes=run.settings.votes)
 
 
 def _of_slides(

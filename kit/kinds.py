@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit import dicom, fundus, images, jobs, slides
+from kit import fundus, images, jobs, slides, studies
 from kit.draws import draw, spread
 from kit.errors import ImageError, SettingsError
 from kit.files import FileIndex, fingerprint
@@ -30,6 +30,16 @@ PLANS = (
 )  # fmt: skip
 """Settings that decide the pixels of an item, and those that decide the plan that items are of."""
 ITEM = ["case_id", "path", "label", "group", "split", "key"]
+
+
+def reads(kind: str) -> tuple[str, ...]:
+    """Return the settings that decide the pixels of an item."""
+    return (*READS, *studies.READ) if kind == "dicom" else READS
+
+
+def plans(kind: str) -> tuple[str, ...]:
+    """Return the settings that decide the plan that items are of."""
+    return studies.PLAN if kind == "dicom" else PLANS
 
 
 def patches(
@@ -64,8 +74,9 @@ def _planned(
 ) -> list[jobs.Outcome]:  # fmt: skip
     if dataset.kind == "dicom":
         work = [
-            jobs.Job(str(case["case_id"]), _slices, (
-                case["case_id"], root / case["path"], case["label"],
+            jobs.Job(str(case["case_id"]), studies.plan, (
+                case["case_id"], root / case["path"], case["label"], settings.channels,
+                dataset.all_series,
             )) for case in cases.to_dict("records")
         ]  # fmt: skip
         return jobs.run(work, title="planning dicom", workers=workers)
@@ -80,12 +91,6 @@ def _planned(
         cases, root, order, workers, mask_values=dataset.mask_values, mpp=dataset.mpp,
         folder=folder,
     )  # fmt: skip
-
-
-def _slices(case_id: str, folder: Path, label: str | None) -> pd.DataFrame:
-    """Return the middle slices of one study; `y` is the slice, because a slice is a crop in z."""
-    chosen = dicom.middle_slices(len(dicom.read_series(folder).volume))
-    return pd.DataFrame({"case_id": case_id, "x": 0, "y": chosen, "label": label})
 
 
 def items(
@@ -114,7 +119,8 @@ def items(
         own &= plan.case_id.map(owner[ACTION]) != RELABEL
     label = plan.label.where(own, plan.case_id.map(owner.label))
     learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
-    learnt = draw(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
+    choose = draw if "tumour" in plan else spread  # a study's slices are all of one class
+    learnt = choose(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
     table = learnt.assign(train=True)
     if not streamed:
         predicted = to_predict(plan, settings)[place].assign(predict=True)
@@ -156,7 +162,10 @@ def reader(dataset: Dataset, root: Path, settings: Settings, items: pd.DataFrame
     if dataset.kind == "arrays":
         return partial(_read_arrays, root, size, how or "resize", eye)
     if dataset.kind == "dicom":
-        return partial(_read_dicom, root, size, how or "resize")
+        return partial(
+            studies.read, root, size, how or "resize", settings.channels, settings.scaling,
+            dataset.all_series,
+        )  # fmt: skip
     if eye != "none":
         return partial(_read_eyes, root, size, eye)
     return partial(_read_images, root, size, how, None if how else _first_shape(root, items, size))
@@ -229,18 +238,13 @@ def read_slides(root: Path, size: int, own_mpp: float | None, rows: pd.DataFrame
     return result
 
 
-def _read_dicom(root: Path, size: int, how: images.Fit, rows: pd.DataFrame) -> np.ndarray:
-    result = np.zeros((len(rows), size, size, 1), np.uint8)
-    for path, slices in rows.reset_index(drop=True).groupby("path"):
-        volume = dicom.to_uint8(dicom.read_series(root / str(path)).volume)
-        result[slices.index] = np.stack([images.fit(volume[y], size, how) for y in slices.y])
-    return result
-
-
-def content_key(dataset: Dataset, root: Path, cases: pd.DataFrame, index: FileIndex) -> list[str]:
+def content_key(
+    dataset: Dataset, root: Path, cases: pd.DataFrame, index: FileIndex, settings: Settings
+) -> list[str]:
     """Return a fingerprint of each case's own pixels, by which later stages see a change.
 
-    A file or folder counts whole, a MIRAX slide with its folder, an array by its own row.
+    A file or folder counts whole, a MIRAX slide with its folder, an array by its own row; a series
+    with the study's others where they are channels.
     """
     if dataset.kind == "arrays":
         rows = zip(cases.path, cases.part, cases["index"], strict=True)
@@ -254,5 +258,6 @@ def content_key(dataset: Dataset, root: Path, cases: pd.DataFrame, index: FileIn
         parts = [index.sha256(place)]
         if place.suffix == ".mrxs" and place.with_suffix("").is_dir():
             parts.append(index.sha256(place.with_suffix("")))
+        parts += map(index.sha256, studies.beside(dataset, settings, place))
         keys.append(fingerprint(parts))
     return keys

@@ -76,12 +76,14 @@ class Layout(Model):
     columns: Columns = Columns()
     arrays: str | None = None  # an .npz of train_images, train_labels, val_…, test_images
     series: str | None = None  # the {series} that is read
+    all_series: tuple[str, ...] = ()  # the study's, each a channel where channels=series
     label: str | None = None  # the label of every case, where all are alike
     labels: dict[str, str] | None = None  # as written in the data -> class
     classes: tuple[str, ...] = Field(min_length=2)
     positive: str | None = None
     group: Group
     test: Test = Test()
+    sample: str | None = None  # a table whose ids a submission must hold
     exclude: tuple[Annotated[str, Strict()], ...] = ()
     mask: str | None = None  # where masks are, as a pattern
 
@@ -101,6 +103,8 @@ class Layout(Model):
         if not labels:
             rows = rows[rows.test] if rows.test.any() else rows.assign(test=True)
         rows = rows[~rows.case_id.isin(self.exclude)].reset_index(drop=True)
+        asked = rows.case_id.isin(self.asked(root) or ())  # without an image, `unseen` names them
+        rows = rows[~rows.test | ~asked | rows.path.notna()].reset_index(drop=True)
         _check_found(rows, where, labels)
         rows["split"] = np.where(rows.test, "test", "train")
         rows["label"] = _labels(self, rows, where)
@@ -110,6 +114,30 @@ class Layout(Model):
         names = [name for name in (*FREE, *self.columns.keep) if name in rows]
         rows = rows.astype(dict.fromkeys(["case_id", "path", "group", "split"], str))
         return rows[[*COLUMNS, *names]].sort_values("case_id", ignore_index=True)
+
+    def asked(self, root: Path) -> list[str] | None:
+        """Return the ids that the sample submission asks for; None where there is none.
+
+        Raises:
+            TableError: Ids are doubled or empty, or their column is missing.
+        """
+        path = root / str(self.sample)
+        if self.sample is None or not path.is_file():
+            return None
+        form, column = self.table or Table(file=self.sample), self.columns.case_id or "case_id"
+        lines = checks.columns(read_text_table(path, form.separator), [column], path=str(path))
+        return list(_with_ids(pd.DataFrame({"case_id": lines[column]}), form, path).case_id)
+
+    def unseen(self, root: Path, cases: pd.DataFrame) -> dict[str, str]:
+        """Return the ids that the sample submission asks for and that have no image, and why."""
+        there = set(cases.case_id[cases.split == "test"])
+        lost = [case for case in self.asked(root) or () if case not in there]
+        pattern, series = self.test.pattern or "{case_id}", {"series": self.series}
+        return {
+            case: f"{case}: {self.sample} asks for it, and there is no "
+            f"{patterns.fill(pattern, {'case_id': case, **series}) or case}"
+            for case in lost
+        }
 
 
 def _array_rows(layout: Layout, root: Path, labels: bool) -> pd.DataFrame:

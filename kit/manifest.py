@@ -289,6 +289,10 @@ def _pattern_problems(entry: Dataset) -> Iterator[str]:
             yield f"pattern {pattern} has no {{case_id}}"
         if "series" in places and entry.series is None:
             yield "the pattern has {series}, and no key series says which one is read"
+    if entry.all_series and entry.series not in entry.all_series:
+        yield f"all_series does not hold series, which is {entry.series}"
+    if entry.all_series and not (entry.pattern or "").endswith("/{series}"):
+        yield "all_series needs a pattern that ends in /{series}"
     if entry.group.column is not None and entry.table is None:
         yield "group.column needs a table"
     if entry.group.pattern is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kit import alike, heatmaps, histories, marks, plans, scoring, slide_scores, submission
+from kit import alike, heatmaps, histories, marks, plans, scoring, slide_scores, studies, submission
 from kit.ensemble import Ensemble
 from kit.files import digest, fingerprint, read_json, table_key, write_json
 from kit.predicted import Predicted
@@ -93,7 +93,11 @@ class Run(Predicted):
         return dict(sorted(zip(mine.name, mine.sha256, strict=True)))
 
     def _final(self) -> pd.DataFrame:
-        return self.ensemble().predict(self.test() if len(self.test()) else self.oof())
+        """Return the joined predictions that are handed in: of the cases that are asked for."""
+        if not len(self.test()):
+            return self.ensemble().predict(self.oof())
+        joined = self.ensemble().predict(self.test())
+        return submission.completed(joined, self.dataset.asked(self.root), self.dataset.classes)
 
     def _about_slides(self) -> tuple[dict[str, Any], list[str]]:
         """Return what is said of slides beside the figures, and the cautions."""
@@ -171,7 +175,10 @@ class Run(Predicted):
         )}  # fmt: skip
 
     def _warnings(self, metrics: dict[str, Any]) -> list[str]:
-        return [*metrics["warnings"], *alike.of_tests(self.alike(), self.cases())]
+        return [
+            *metrics["warnings"], *alike.of_tests(self.alike(), self.cases()),
+            *studies.cautions(self.patches()),
+        ]  # fmt: skip
 
     def complete(self) -> dict[str, Any]:
         """Run every stage and return what `kit run --json` prints."""

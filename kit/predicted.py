@@ -45,9 +45,10 @@ class Predicted(Prepared):
         if self.streamed:
             oof, test, _ = self._slide_scores
         else:
-            found = self._trained
+            found, data = self._trained, self.dataset
+            classes, positive, votes = data.classes, data.positive, self.settings.votes
             oof, test = (
-                aggregate.to_cases(part, mine, self.dataset.classes, self.dataset.positive)
+                aggregate.to_cases(part, mine, classes, positive, votes=votes)
                 for part, mine in zip(found, self._asked(found[0].fold), strict=True)
             )
         return (
@@ -58,6 +59,14 @@ class Predicted(Prepared):
     def patch_predictions(self) -> dict[str, Path]:
         """Return the table of each slide's patch predictions; a slide without patches has none."""
         return self._seen[0]
+
+    def images_oof(self) -> pd.DataFrame:
+        """Return what the networks say of each image of a training case, out of fold.
+
+        A row for each image (of a study: each slice) and network; of slides see
+        `patch_predictions`.
+        """
+        return self._trained[0]
 
     def slide_rule(self) -> Fitted | None:
         """Return the rule that scores slides, as it was fitted; None of other cases."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import alike, jobs, kinds, marks, store, training
+from kit import alike, jobs, kinds, marks, store, studies, training
 from kit.challenge import Challenge
 from kit.checks import columns, first
 from kit.errors import ImageError, SettingsError
@@ -80,6 +80,7 @@ class Prepared:
         """Raise on what would fail later, before anything is read or written."""
         check_model(self.settings.model)
         recipe_of(self.settings)
+        studies.check(self.dataset, self.settings)
         if self.dataset.could_take(self.root, self.out):
             raise SettingsError(
                 "the run would be written among its data", received=f"--out {self.out}",
@@ -140,7 +141,7 @@ class Prepared:
         if self.settings.limit:
             table = subset(table, self.settings.limit, self.settings.n_splits, self.settings.seed)
         with self._inputs() as index:
-            table["key"] = kinds.content_key(self.dataset, self.root, table, index)
+            table["key"] = kinds.content_key(self.dataset, self.root, table, index, self.settings)
         return self.stages.table("cases", digest(table), lambda: table)
 
     def patches(self) -> pd.DataFrame | None:
@@ -150,8 +151,8 @@ class Prepared:
     @cached_property
     def _planned(self) -> tuple[pd.DataFrame | None, pd.DataFrame]:
         """Return the patches table, and the cases that could not be opened, with the reason."""
-        cases = self.cases()
-        if self.dataset.kind not in kinds.PLANNED:
+        cases, kind = self.cases(), self.dataset.kind
+        if kind not in kinds.PLANNED:
             return None, pd.DataFrame({"case_id": [], "reason": []}, dtype=object)
 
         @cache
@@ -162,7 +163,7 @@ class Prepared:
             )  # fmt: skip
 
         given = digest(marks.unmarked(cases))
-        inputs = [given, self._mask_keys(cases), settings_key(self.settings, *kinds.PLANS)]
+        inputs = [given, self._mask_keys(cases), settings_key(self.settings, *kinds.plans(kind))]
         unopened = self.stages.table("unopened", inputs, lambda: plan()[1])
         return self.stages.table("patches", inputs, lambda: plan()[0]), unopened
 
@@ -192,7 +193,21 @@ class Prepared:
 
     def failures(self) -> list[str]:
         """Return what could not be read and was left out, a line each."""
-        return self._read[1]
+        return [*self._read[1], *self._unseen]
+
+    @cached_property
+    def _unseen(self) -> list[str]:
+        """Return what is asked for and has no image, or has one and is not asked for."""
+        cases, asked = self.cases(), self.dataset.asked(self.root)
+        tests = cases.case_id[cases.split == "test"]
+        if asked is None or not len(tests):
+            return []
+        lost = self.dataset.unseen(self.root, cases).values()
+        more = tests[~tests.isin(asked)]
+        return [
+            *(f"{line}; every class gets the same probability" for line in lost),
+            *(f"{case}: {self.dataset.sample} does not ask for it; left out" for case in more),
+        ]
 
     @cached_property
     def _read(self) -> tuple[Store, list[str], set[str]]:
@@ -204,7 +219,7 @@ class Prepared:
         found, unread = store.build(
             self.out / "pixels", items,
             kinds.reader(self.dataset, self.root, self.settings, items),
-            settings_key(self.settings, *kinds.READS), workers=self.workers,
+            settings_key(self.settings, *kinds.reads(self.dataset.kind)), workers=self.workers,
             quality=self.settings.jpeg_quality,
         )  # fmt: skip
         failures = [*unopened.reason, *unread]

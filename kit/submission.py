@@ -76,6 +76,26 @@ def table(predictions: pd.DataFrame, style: Format, classes: Sequence[str], posi
     return result
 
 
+def completed(
+    predictions: pd.DataFrame, asked: Sequence[str] | None, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Return a row for each case that is asked for, joined by id, and no other.
+
+    A case without a prediction (its image is missing) speaks for no class: the probability of each
+    is the same, 0.5 of two.
+
+    Args:
+        predictions: One row for each case: `case_id`, `prob_<class>`.
+        asked: The ids that the platform asks for; None: those of the predictions.
+        classes: All classes.
+    """
+    if asked is None:
+        return predictions
+    rows = pd.DataFrame({"case_id": list(asked)}).merge(predictions, on="case_id", how="left")
+    names = [f"prob_{name}" for name in classes]
+    return rows.assign(**{name: rows[name].fillna(1 / len(names)) for name in names})
+
+
 def write(path: Path, rows: pd.DataFrame, style: Format) -> Path:
     """Write the submission: UTF-8, LF, nine digits, whole or not at all."""
     text = rows.to_csv(

@@ -54,8 +54,8 @@ def scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
 def onto(moving: Series, fixed: Series, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return what a series shows where slices of another one lie.
 
-    Read by three linear interpolations between the voxels nearest to each place in space; 0 where
-    the series does not reach. Where `same_space` is false the slice of the same relative place is
+    Read by linear interpolation between the voxels nearest to each place in space; 0 where the
+    series does not reach. Where `same_space` is false the slice of the same relative place is
     taken instead, and resized.
 
     Args:
@@ -77,7 +77,9 @@ def onto(moving: Series, fixed: Series, rows: Sequence[int] | np.ndarray) -> np.
     from scipy.ndimage import map_coordinates
 
     return np.stack([
-        map_coordinates(moving.volume, _places(moving, fixed, int(row)), order=1)
+        map_coordinates(
+            moving.volume, _places(moving, fixed, int(row)), order=1, mode="grid-constant"
+        )
         for row in rows
     ]).astype(np.float32, copy=False)  # fmt: skip
 
@@ -100,8 +102,10 @@ def _places(moving: Series, fixed: Series, row: int) -> np.ndarray:
     )
     normal = np.cross(*moving.axes)
     away = place - moving.corners[0]
-    slices = np.arange(len(moving.positions), dtype=float)
-    depth = np.interp(place @ normal, moving.positions, slices, left=-1, right=len(slices))
+    step = moving.spacing[0] if len(moving.positions) > 1 else 1.0
+    ends = moving.positions[0] - step, moving.positions[-1] + step
+    known = np.array([ends[0], *moving.positions, ends[1]])
+    depth = np.interp(place @ normal, known, np.arange(len(known)) - 1.0)
     across = (away @ moving.axes[0]) / moving.spacing[2]
     along = (away @ moving.axes[1]) / moving.spacing[1]
     return np.stack([depth, along, across])

@@ -1,51 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, MRImageStorage
+from dicom_files import series, slice_file
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_windowing
+from pydicom.uid import JPEGLSLossless, RLELossless
 
-from kit.dicom import middle_slices, read_series, to_uint8
+from kit.dicom import look, middle_slices, read_series, to_uint8
 from kit.errors import ImageError, SettingsError
-
-
-def slice_file(path: Path, pixels: np.ndarray, **elements: Any) -> Path:
-    """Write one slice; an element given as None is left out."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    data.Rows, data.Columns = pixels.shape[-2:]
-    data.SamplesPerPixel = 1
-    data.PhotometricInterpretation = "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation = 15, 0
-    data.PixelSpacing = [0.5, 0.75]
-    data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    data.PixelData = pixels.astype("<u2").tobytes()
-    for name, value in elements.items():
-        if value is None:
-            delattr(data, name)
-        else:
-            setattr(data, name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, enforce_file_format=True)
-    return path
-
-
-def series(folder: Path, heights: list[float], **elements: Any) -> Path:
-    """Write slices at `heights` mm; each holds ten times its height, and its number is its row."""
-    for i, z in enumerate(heights):
-        slice_file(
-            folder / f"Image-{i + 1}.dcm", np.full((4, 6), round(z * 10)),
-            ImagePositionPatient=[0, 0, z], InstanceNumber=i + 1, **elements,
-        )  # fmt: skip
-    return folder
 
 
 def test_slices_are_sorted_by_place_and_not_by_name_or_number(tmp_path: Path) -> None:
@@ -191,6 +157,102 @@ def test_a_missing_decoder_names_its_package(
         read_series(path)
 
 
+def test_headers_alone_tell_the_slices_and_what_is_odd_with_them(tmp_path: Path) -> None:
+    folder = series(tmp_path, [0, 5, 10, 10, 20])
+    found = read_series(folder)
+    assert look(folder) == (len(found.volume), found.warnings)
+    cut = folder / "Image-2.dcm"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    assert look(folder)[0] == 4  # the pixels' end is not looked at
+    with pytest.raises(ImageError, match=r"Image-2\.dcm"):
+        read_series(folder)
+    with pytest.raises(ImageError, match="no DICOM file"):
+        look(_empty(tmp_path / "empty"))
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_one_picture_stored_in_three_ways_is_read_as_the_same_picture(tmp_path: Path) -> None:
+    picture = np.arange(24).reshape(4, 6) * 100
+    stored = {
+        "plain": (picture, {}),
+        "slope": (picture // 2, {"RescaleSlope": 2, "RescaleIntercept": 0}),
+        "intercept": (picture + 1000, {"RescaleIntercept": -1000}),
+        "inverted": (2300 - picture, {"PhotometricInterpretation": "MONOCHROME1"}),
+    }
+    for name, (pixels, elements) in stored.items():
+        path = slice_file(tmp_path / f"{name}.dcm", pixels, **elements)
+        np.testing.assert_array_equal(read_series(path).volume[0], picture, err_msg=name)
+
+
+def test_a_slope_that_leaves_no_image_is_refused(tmp_path: Path) -> None:
+    path = slice_file(tmp_path / "a.dcm", np.ones((2, 2)), RescaleSlope=0, RescaleIntercept=5)
+    with pytest.raises(ImageError, match=r"slope 0.*a\.dcm"):
+        read_series(path)
+
+
+def test_a_lookup_table_of_the_scanner_is_applied(tmp_path: Path) -> None:
+    path = slice_file(tmp_path / "a.dcm", np.array([[0, 1], [2, 3]]))
+    data = pydicom.dcmread(path)
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [4, 0, 16], [10, 20, 40, 80]
+    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    data.ModalityLUTSequence = [table]
+    data.save_as(path)
+    assert read_series(path).volume[0].tolist() == [[10, 20], [40, 80]]
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+def test_the_window_is_that_of_pydicom(tmp_path: Path, function: str) -> None:
+    values = np.array([[0, 60, 100], [140, 200, 900]])
+    path = slice_file(
+        tmp_path / "a.dcm", values, WindowCenter=100, WindowWidth=80, VOILUTFunction=function
+    )
+    low, high = read_series(path).window or (0, 0)
+    ours = np.clip((values - low) / (high - low), 0, 1)
+    theirs = apply_windowing(values.astype("<u2"), pydicom.dcmread(path)) / 65535
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_window_of_a_series_is_the_median_and_turns_with_monochrome1(tmp_path: Path) -> None:
+    for i, width in enumerate([101, 201, 901]):
+        slice_file(
+            tmp_path / "plain" / f"{i}.dcm", np.full((2, 2), 100 * i),
+            ImagePositionPatient=[0, 0, i], WindowCenter=100.5, WindowWidth=width,
+        )  # fmt: skip
+    assert read_series(tmp_path / "plain").window == (0, 200)
+    assert read_series(series(tmp_path / "none", [1, 2])).window is None
+    folder = series(
+        tmp_path / "turned", [1, 3], PhotometricInterpretation="MONOCHROME1",
+        WindowCenter=[20.5, 7], WindowWidth=[11, 7],
+    )  # fmt: skip
+    assert read_series(folder).window == (5, 15)  # stored 15 to 25, of which 30 is black
+
+
+def test_a_file_without_position_among_others_orders_by_number(tmp_path: Path) -> None:
+    folder = series(tmp_path, [3, 1, 2])
+    slice_file(folder / "Image-2.dcm", np.full((4, 6), 7), InstanceNumber=2)
+    found = read_series(folder)
+    assert found.volume[:, 0, 0].tolist() == [30, 7, 20]
+    assert np.isnan(found.spacing[0]) and np.isnan(found.corners).all()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+def test_a_compressed_file_cut_off_is_refused_by_name(tmp_path: Path, share: float) -> None:
+    path = slice_file(tmp_path / "rle.dcm", np.random.default_rng(0).integers(0, 999, (64, 64)))
+    data = pydicom.dcmread(path)
+    data.compress(RLELossless)
+    data.save_as(path)
+    whole = read_series(path).volume
+    assert whole.shape == (1, 64, 64)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ImageError, match=r"rle\.dcm"):
+        read_series(path)
+
+
 def test_middle_slices_leave_out_the_ends() -> None:
     assert middle_slices(16).tolist() == [4, 7, 10]
     assert middle_slices(9).tolist() == [2, 3, 4, 5]
@@ -228,15 +290,24 @@ def test_a_real_head_is_read_in_order(real_data: Path) -> None:
 def test_real_transfer_syntaxes_hold_the_same_slice(real_data: Path) -> None:
     folder = real_data / "dicom/syntaxes"
     plain = read_series(folder / "MR_small.dcm").volume
-    for name in ("RLE", "bigendian", "implicit"):
+    for name in ("RLE", "bigendian", "implicit", "jp2klossless"):
         np.testing.assert_array_equal(read_series(folder / f"MR_small_{name}.dcm").volume, plain)
     assert len(read_series(folder / "emri_small.dcm").volume) == 10
+    try:
+        values = read_series(folder / "MR_small_jpeg_ls_lossless.dcm").volume
+    except ImageError as error:  # no plugin of pydicom is installed for it
+        assert "JPEG-LS" in str(error) and "pip install pyjpegls" in str(error)
+    else:
+        np.testing.assert_array_equal(values, plain)
 
 
 @pytest.mark.real_data
 def test_real_broken_series_are_warned_of_or_refused(real_data: Path) -> None:
     broken = real_data / "dicom/broken_series"
-    assert "gap of 10" in read_series(broken / "sliceincrement/001").warnings[0]
+    increment = read_series(broken / "sliceincrement/001")
+    (said,) = increment.warnings
+    assert "gap of 10 between IM-0001-0009-0001.dcm and IM-0001-0010-0001.dcm" in said
+    assert increment.spacing[0] == pytest.approx(5)
     with pytest.raises(ImageError, match="orientation"):
         read_series(broken / "sliceorientation/001")
     with pytest.raises(ImageError, match="MR_truncated"):

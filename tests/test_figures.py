@@ -822,6 +822,13 @@ def test_masks_are_outlined_where_they_have_an_edge() -> None:
     assert [len(axis.collections) for axis in figure.axes] == [0, 1]
 
 
+def test_channels_that_are_no_colours_stand_beside_each_other() -> None:
+    images = np.full((1, 2, 3, 5), 10, np.uint8) * np.arange(1, 6, dtype=np.uint8)
+    drawn = figures.contact_sheet(images).axes[0].images[0].get_array()
+    assert drawn is not None and drawn.shape == (2 * 2, 3 * 3)  # five in rows of three
+    assert drawn[::2, ::3].tolist() == [[10, 20, 30], [40, 50, 0]]
+
+
 def test_grey_images_are_drawn_grey() -> None:
     image = figures.contact_sheet(pixels(2)[..., :1]).axes[0].images[0]
     assert image.get_cmap().name == "gray" and image.get_array().shape == (16, 16)

@@ -50,6 +50,12 @@ def test_staircase_falls_after_every_epoch() -> None:
     assert at("staircase", 5, decay=0.5) == pytest.approx(0.5)
 
 
+def test_a_stair_may_be_counted_in_steps_and_outlast_the_training() -> None:
+    found = [at("staircase", step, decay=0.96, decay_steps=40) for step in (0, 39, 40, 79, 99)]
+    assert found == pytest.approx([1, 1, 0.96, 0.96, 0.96**2])
+    assert {at("staircase", step, decay=0.96, decay_steps=100_000) for step in range(100)} == {1.0}
+
+
 def test_one_cycle_peaks_at_three_tenths() -> None:
     found = [at("one_cycle", step) for step in range(100)]
     assert found[0] == pytest.approx(0.05)
