@@ -122,9 +122,7 @@ def test_the_teams_recipe_is_as_it_was() -> None:
     assert set(policy(main.augment).active) == {"flip", "rotate", "zoom", "shift"}
     assert policy(second.augment).active == ("flip",)
     assert set(rates(recipe, 3)) == {1e-3, 1e-4}  # the schedule that never fired
-    assert (
-        build_model("khd2019_vgg").count_params() == 3_687_524
-    )  # 9 x 408,672 + 4 x 2,112 + 257 x 4
+    assert build_model("khd2019_vgg").count_params() == 9 * 408_672 + 4 * 2_112 + 257 * 4
 
 
 def test_the_rules_forbid_pretrained_weights(drawn: Path, tmp_path: Path) -> None:
