@@ -45,8 +45,7 @@ def stain(rng: np.random.Generator) -> Stain:
 
 
 def restained(look: Stain) -> Stain:
-    """Return a patient's look as another laboratory stains it: a bluer and thinner haematoxylin, a
-    stronger eosin that is more orange."""
+    """Return a patient's look in another laboratory: bluer haematoxylin, strong orange eosin."""
     return replace(
         look, haematoxylin=look.haematoxylin * (1.0, 0.72, 0.6),
         eosin=look.eosin * (0.75, 1.3, 2.6),

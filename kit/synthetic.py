@@ -191,7 +191,9 @@ def _draw_scanners(root: Path, seed: int, scale: float) -> None:
             rng, case = _rng(seed, "scanners", number), f"S{number:03d}"
             look, grade = drawing.stain(rng), float(rng.normal(0, 0.22))
             second = phase == 2
-            image, tumour = _slide(rng, drawing.restained(look) if second else look, grade, kind)
+            image, tumour = _slide(
+                rng, drawing.restained(look) if second else look, grade, bool(kind)
+            )
             if second:
                 image = cv2.GaussianBlur(image, (0, 0), SECOND_BLUR)
                 drawing.unscanned(image)
