@@ -6,7 +6,9 @@ scanner's images they are others, and can be taken from those instead.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,30 +55,32 @@ def batch_statistics(network: Any, pixels: Any, rows: np.ndarray | Sequence[int]
     if not layers:
         raise ModelError("the network has no batch normalisation", received=network.name,
                          remedy="adapt a network that has: seresnet_small, a ResNet")  # fmt: skip
-    watching = _watching(adapted)
     momenta = [layer.momentum for layer in layers]
     parts = -(-len(rows) // BATCH)
-    for number in range(parts):
-        for layer in layers:  # so that all batches count alike
-            layer.momentum = number / (number + 1)
-        watching(np.asarray(pixels[rows[number::parts]]))
+    with _learning(layers):
+        for number in range(parts):
+            for layer in layers:  # so that all batches count alike
+                layer.momentum = number / (number + 1)
+            adapted(np.asarray(pixels[rows[number::parts]]), training=False)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return adapted
 
 
-def _watching(network: Any) -> Any:
-    """Return a model of the same layers in which batch normalisation alone is in training."""
-    import keras
+@contextlib.contextmanager
+def _learning(layers: Sequence[Any]) -> Iterator[None]:
+    """Let these layers alone be in training, however the network around them is called."""
+    for layer in layers:
+        layer.call = partial(_in_training, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.call
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return (
-            layer(*args, **kwargs, training=True) if _normalises(layer) else layer(*args, **kwargs)
-        )
 
-    return keras.models.clone_model(
-        network, clone_function=lambda layer: layer, call_function=call, recursive=True
-    )
+def _in_training(layer: Any, *inputs: Any, **how: Any) -> Any:
+    return type(layer).call(layer, *inputs, **{**how, "training": True})
 
 
 def _normalises(layer: Any) -> bool:

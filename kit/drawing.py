@@ -10,6 +10,11 @@ import numpy as np
 COARSE = 16  # the maps of a tissue (where it is tumour, …) are this much smaller than its image
 CORNERS = 9  # of the polygon that is a nucleus
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.10, 0.96, 0.22)  # optical density in R, G, B
+LABORATORIES = (
+    ((1.04, 1.12, 0.46), (0.05, 0.43, 0.10)), ((0.86, 0.66, 0.26), (0.07, 0.72, 0.46)),
+)  # fmt: skip
+"""Optical density of full haematoxylin and of eosin in two laboratories."""
+OWN = 0.4  # share of a patient's own deviation, on the logarithm, that a laboratory leaves
 GLASS = 246  # level of bare glass
 INK = ((20, 120, 60), (30, 50, 150), (25, 25, 30))  # of a pathologist's pen
 
@@ -44,12 +49,19 @@ def stain(rng: np.random.Generator) -> Stain:
     )
 
 
-def restained(look: Stain) -> Stain:
-    """Return a patient's look in another laboratory: bluer haematoxylin, strong orange eosin."""
-    return replace(
-        look, haematoxylin=look.haematoxylin * (1.0, 0.72, 0.6),
-        eosin=look.eosin * (0.75, 1.3, 2.6),
-    )  # fmt: skip
+def restained(look: Stain, laboratory: int) -> Stain:
+    """Return a patient's look in one laboratory, which leaves him less of his own than `stain`.
+
+    Args:
+        look: Of `stain`.
+        laboratory: 0: violet on pale pink; 1: a thinner, bluer haematoxylin, a strong orange eosin.
+    """
+    ours, theirs = LABORATORIES[laboratory]
+    own = look.haematoxylin / (1.5 * np.array(HAEMATOXYLIN)), look.eosin / (0.5 * np.array(EOSIN))
+    haematoxylin, eosin = (
+        np.array(one) * mine**OWN for one, mine in zip((ours, theirs), own, strict=True)
+    )
+    return replace(look, haematoxylin=haematoxylin, eosin=eosin)
 
 
 def tissue(

@@ -43,10 +43,11 @@ class Normaliser:
     stain explains is kept, so that a patch of the target's look stays as it is. "reinhard": L, a
     and b of CIE Lab get the target's mean and standard deviation.
 
-    Looks are estimated on tissue: pixels of a mean optical density of .15 and more that are not
-    pen ink. Glass, of less than half that, stays exactly as it is. A patch's own estimate is
-    noisy, above all where it holds little of one stain; a slide's is better: `estimate` it once
-    from a sample of the slide's patches and `apply` it to all.
+    Looks are estimated on tissue: pixels of a mean optical density of .15 to 2.5 (blacker is what
+    a scanner has not looked at) that are not pen ink. Glass, of less than half of .15, stays
+    exactly as it is. A patch's own estimate is noisy, above all where it holds little of one stain;
+    a slide's is better: `estimate` it once from a sample of the slide's patches and `apply` it to
+    all.
 
     Attributes:
         target: The look aimed at; says the method.

@@ -27,7 +27,7 @@ TILE = 256
 LEVELS = 4
 MPP = 1.0
 JPEG = 85
-SECOND_BLUR, SECOND_JPEG = 1.0, 40  # of the second phase's scanner
+SECOND_BLUR, SECOND_JPEG = 1.0, 50  # of the second scanner; at 50 its void stays 0
 FOLDABLE = 6  # training patients of a class, from a scale of 0.3 on
 EYES = ("NOR", "AMD", "DMR", "RVO")
 
@@ -189,11 +189,9 @@ def _draw_scanners(root: Path, seed: int, scale: float) -> None:
         for kind in _rng(seed, "scanners", phase, split).permutation(patients) % 2:
             number = len(rows) + 1
             rng, case = _rng(seed, "scanners", number), f"S{number:03d}"
-            look, grade = drawing.stain(rng), float(rng.normal(0, 0.22))
-            second = phase == 2
-            image, tumour = _slide(
-                rng, drawing.restained(look) if second else look, grade, bool(kind)
-            )
+            second, grade = phase == 2, float(rng.normal(0, 0.22))
+            look = drawing.restained(drawing.stain(rng), int(second))
+            image, tumour = _slide(rng, look, grade, bool(kind))
             if second:
                 image = cv2.GaussianBlur(image, (0, 0), SECOND_BLUR)
                 drawing.unscanned(image)
