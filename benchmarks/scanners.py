@@ -57,10 +57,10 @@ class Method:
 METHODS = {
     "nothing": Method(),
     "stain augmentation": Method(STAINED),
-    "Macenko normalisation": Method(stain="macenko"),
-    "Reinhard normalisation": Method(stain="reinhard"),
-    "test-time augmentation": Method(tta=True),
-    "batch statistics of the new images": Method(adapted=True),
+    "Macenko": Method(stain="macenko"),
+    "Reinhard": Method(stain="reinhard"),
+    "test-time views": Method(tta=True),
+    "batch statistics": Method(adapted=True),
 }
 JOINED = "all five together"  # mean of the scores of all but the first
 
