@@ -28,7 +28,7 @@ STANDARD: dict[str, Look] = {
 }
 """Looks to aim at without a reference of one's own.
 
-Macenko: the vectors and 99th percentiles of Veta's code (HERef, maxCRef), as in torchstain's source.
+Macenko: the vectors and 99th percentiles of Veta's code (HERef, maxCRef), as torchstain has them.
 Reinhard: the mean that HistomicsTK publishes of TCGA-A2-A3XS-DX1 in Ruderman's l, alpha, beta
 (8.741, -.1244, .0445), which is the colour (188, 127, 179), in CIE Lab; the spreads cannot be
 carried, and are the medians of 160 breast cancer patients (IDC, 10x).
