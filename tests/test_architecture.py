@@ -39,7 +39,7 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures
+        embeddings mil _mil_fits _embedding_figures adapt
         predicted slide_scores
     """,
     5: """
