@@ -17,7 +17,7 @@ from kit.checks import columns, first, unique_ids
 from kit.errors import ModelError, TableError
 from kit.files import fingerprint, read_json, table_key
 from kit.slides import open_slide
-from kit.streams import Member, load, predict_slide, prediction_key
+from kit.streams import Dense, Member, load, predict_slide, prediction_key
 
 LOADED = 64  # networks that a process keeps
 SHARES = 4  # parts of the slides for each worker: a process loads its networks once for a part
@@ -26,7 +26,7 @@ SHARES = 4  # parts of the slides for each worker: a process loads its networks 
 def predict_slides(
     cases: pd.DataFrame, plan: pd.DataFrame, networks: Sequence[Path], *, root: Path,
     classes: Sequence[str], folder: Path, policy: str = "none", mpp: float | None = None,
-    threads: int = 1, workers: int = 1,
+    dense: Dense | None = None, threads: int = 1, workers: int = 1,
 ) -> list[jobs.Outcome]:  # fmt: skip
     """Predict the planned patches of slides; one that fails is an outcome with its error.
 
@@ -44,6 +44,8 @@ def predict_slides(
         folder: Where each slide's table is kept.
         policy: Augmentation policy whose views are averaged over; "none" is the patch as it is.
         mpp: Resolution of level 0 of all slides, in place of what the files say.
+        dense: What is made of networks that answer for each pixel: their map stands beside a
+            slide's table (`kit.streams.slide_map`).
         threads: Threads of the networks in each process.
         workers: 1 is this process; more are processes of their own.
 
@@ -69,7 +71,7 @@ def predict_slides(
         made_by = fingerprint([case["key"], policy, mpp])
         work.append(jobs.Job(str(case["case_id"]), _predict, (
             root / str(case["path"]), mpp, rows, members, tuple(classes), policy,
-            table_path(folder, str(case["case_id"])), made_by, threads,
+            table_path(folder, str(case["case_id"])), made_by, dense, threads,
         )))  # fmt: skip
     return _watched(work, places, workers)
 
@@ -132,10 +134,12 @@ def _in_turn(part: Sequence[jobs.Job]) -> list[jobs.Outcome]:
 
 def _predict(
     slide_path: Path, mpp: float | None, plan: pd.DataFrame, members: Sequence[tuple[Path, str]],
-    classes: Sequence[str], policy: str, path: Path, key: str, threads: int,
+    classes: Sequence[str], policy: str, path: Path, key: str, dense: Dense | None, threads: int,
 ) -> Path:  # fmt: skip
     """Return the path of one slide's table; predict what does not stand."""
-    if table_key(path) == prediction_key(plan, [sha for _, sha in members], classes, key):
+    if table_key(path) == prediction_key(
+        plan, [sha for _, sha in members], classes, key, dense
+    ):
         return path
     load_backend(threads)
     from kit.augment import views
@@ -143,8 +147,8 @@ def _predict(
     with open_slide(slide_path, mpp=mpp) as slide:
         predict_slide(
             slide, plan, [_loaded(*member) for member in members], classes=classes,
-            views=[view.forward for view in views(policy)],
-            path=path, key=key, progress=True,
+            views=views(policy),
+            path=path, key=key, dense=dense, progress=True,
         )  # fmt: skip
     return path
 

@@ -31,7 +31,7 @@ FLOORS = {
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
         augment policies _augment_draws _augment_geometry _augment_colour _augment_mix
         models losses weights attention _stored _network _backbones _own_networks
-        _seed_networks _tf slide_features _learners _bags
+        _seed_networks _tf slide_features _learners _bags _heatmap
     """,
     4: """
         training plans fits fitting trainer live inference streams aggregate submission
@@ -39,7 +39,7 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures
+        embeddings mil _mil_fits _embedding_figures _heatmap_files _stream dense
     """,
     5: """
         challenges platforms cli
@@ -104,7 +104,8 @@ ALLOWED = {
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
-    "streams": {"inference"},  # the views, and what a network of pixels says of an image
+    "streams": {"_stream", "dense", "heatmaps"},  # the reading; maps of pixels, and their files
+    "heatmaps": {"_heatmap_files"},  # the door to them
     "slide_jobs": {"streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
