@@ -40,6 +40,7 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _heatmap_files _stream dense
+        encoders
     """,
     5: """
         challenges platforms cli
@@ -106,7 +107,8 @@ ALLOWED = {
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
     "streams": {"_stream", "dense", "heatmaps"},  # the reading; maps of pixels, and their files
     "heatmaps": {"_heatmap_files"},  # the door to them
-    "slide_jobs": {"streams"},  # what each job does
+    "encoders": {"_stream", "heatmaps", "streams"},  # the reading; names of files; a network
+    "slide_jobs": {"encoders", "streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
     "augment": {
