@@ -77,9 +77,7 @@ def write(path: Path, patches: pd.DataFrame, vectors: np.ndarray, key: str = "")
     head = next(parts)
     with (
         atomic(Path(path)) as part,  # no dictionary: it would take five times as long to read
-        pq.ParquetWriter(
-            part, head.schema, use_dictionary=PLACE[:1], compression="zstd"
-        ) as writer,
+        pq.ParquetWriter(part, head.schema, use_dictionary=PLACE[:1], compression="zstd") as writer,
     ):
         for one in itertools.chain([head], parts):
             writer.write_table(one)

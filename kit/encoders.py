@@ -20,6 +20,7 @@ import pandas as pd
 
 from kit import _vector_files
 from kit._stream import Arrays, Read, Stream, Work
+from kit.backend import load_backend
 from kit.checks import first, positive_int
 from kit.errors import GroupLeakError, KitError, MissingDataError, ModelError, TableError
 from kit.files import (
@@ -57,12 +58,14 @@ def unlabelled(
     Raises:
         ModelError: The name is unknown, or the weights do not fit.
     """
+    load_backend(1)
     import keras
 
     from kit.models import build_model
 
     path = Path(folder) / f"{model.replace(':', '_').replace('/', '_')}.keras"
-    key = fingerprint([FORMAT, model, positive_int("side", side), weights and sha256(weights), seed])
+    begun = None if weights is None else sha256(weights)
+    key = fingerprint([FORMAT, model, positive_int("side", side), begun, seed])
     if _stands(path, key):
         return path
     keras.utils.set_random_seed(seed)

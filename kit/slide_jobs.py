@@ -184,9 +184,7 @@ def _predict(
     classes: Sequence[str], policy: str, path: Path, key: str, dense: Dense | None, threads: int,
 ) -> Path:  # fmt: skip
     """Return the path of one slide's table; predict what does not stand."""
-    if table_key(path) == prediction_key(
-        plan, [sha for _, sha in members], classes, key, dense
-    ):
+    if table_key(path) == prediction_key(plan, [sha for _, sha in members], classes, key, dense):
         return path
     load_backend(threads)
     from kit.augment import views

@@ -257,9 +257,7 @@ def _table(stream: Stream, members: Sequence[Member], classes: Sequence[str]) ->
     return table
 
 
-def _write_map(
-    stream: Stream, work: _Work, path: Path, folder: Path | None, key: str
-) -> None:
+def _write_map(stream: Stream, work: _Work, path: Path, folder: Path | None, key: str) -> None:
     """Write the map beside where the table will be, or remove the one of an earlier table.
 
     It has the same fingerprint; temporary files lie in the folder of the blocks.

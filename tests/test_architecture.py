@@ -20,7 +20,7 @@ FLOORS = {
         jobs apart stages settings manifest layout patterns folds metrics intervals
         thresholds ensemble marks overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
-        rules
+        _froc rules
     """,
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
@@ -40,7 +40,7 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _heatmap_files _stream dense
-        encoders
+        encoders _mil_uses lesion_scores
     """,
     5: """
         challenges platforms cli
@@ -89,7 +89,7 @@ ALLOWED = {
     "comparison": {"_certainty", "_counts", "_labels", "_ranks", "_rows", "intervals"},  # of two
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
-    "lesions": {"_mask_overlap"},  # the door to it
+    "lesions": {"_froc", "_mask_overlap"},  # the door to both
     "settings": {"thresholds"},  # how a demanded sensitivity is written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
@@ -107,6 +107,7 @@ ALLOWED = {
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
     "streams": {"_stream", "dense", "heatmaps"},  # the reading; maps of pixels, and their files
     "heatmaps": {"_heatmap_files"},  # the door to them
+    "lesion_scores": {"heatmaps"},  # what is scored
     "encoders": {"_stream", "heatmaps", "streams"},  # the reading; names of files; a network
     "slide_jobs": {"encoders", "streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
@@ -134,7 +135,7 @@ ALLOWED = {
         "_embedding_figures",
     },
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
-    "mil": {"_mil_fits", "aggregate", "plans"},  # its networks; a case without a patch; folds
+    "mil": {"_mil_fits", "_mil_uses", "aggregate", "plans"},  # its parts; bare cases; folds
     "_mil_fits": {"plans", "trainer"},  # names of files; averaged weights
     "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
