@@ -166,9 +166,11 @@ def _named(mask: MaskImage | None, name: str) -> str:
 
 
 def _overlap(rows: list[tuple[str, float, float, float]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["case_id", "truth", "found", "shared"])
-    table.loc[len(table)] = [None, *table[["truth", "found", "shared"]].sum()]
+    areas = np.array([row[1:] for row in rows])
+    ids: list[str | None] = [*(row[0] for row in rows), None]
+    table = pd.DataFrame(
+        np.vstack([areas, areas.sum(axis=0)]), columns=["truth", "found", "shared"]
+    )
+    table.insert(0, "case_id", pd.Series(ids, dtype=object))
     both = (table.truth + table.found).replace(0, np.nan)
-    table["dice"] = 2 * table.shared / both
-    table["iou"] = table.shared / (both - table.shared)
-    return table
+    return table.assign(dice=2 * table.shared / both, iou=table.shared / (both - table.shared))
