@@ -91,8 +91,8 @@ def test_a_mask_of_the_bounds_alone_lies_where_it_lies() -> None:
 def slides() -> Iterator[tuple[Heatmap, MaskImage | None]]:
     """Two lesions of which one is found, with a false peak; a normal slide with one, and one
     without."""
-    other, small = (6000, 5000, 1600, 1600), (6000, 1000, 320, 320)  # 80 µm: isolated cells
-    seen = heat((1600, 1600, 800, 800, 0.9), (4800, 1600, 80, 80, 0.6), (6000, 1000, 320, 320, 0.8))
+    other, small = (6000, 5000, 1600, 1600), (6000, 1040, 320, 320)  # 80 µm: isolated cells
+    seen = heat((1600, 1600, 800, 800, 0.9), (4800, 1600, 80, 80, 0.6), (6000, 1040, 320, 320, 0.8))
     yield seen, mask(TUMOUR, other, small)
     yield heat((400, 400, 80, 80, 0.7), case="b"), None
     yield heat(case="c"), None
