@@ -40,7 +40,7 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures adapt
-        predicted slide_scores
+        predicted slide_scores slide_report
         _heatmap_files _stream dense encoders _mil_uses lesion_scores
     """,
     5: """
@@ -155,7 +155,15 @@ ALLOWED = {
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures", "heatmaps"},  # a report's figures are drawn from a run's tables
-    "slide_scores": {"aggregate", "heatmaps", "kinds", "slide_jobs"},  # what a slide goes through
+    "slide_scores": {
+        "aggregate",
+        "heatmaps",
+        "kinds",
+        "lesion_scores",
+        "slide_jobs",
+        "streams",
+    },  # what a slide goes through
+    "slide_report": {"aggregate", "lesion_scores"},  # what is said of both
     "finished": {
         "aggregate",
         "inference",
