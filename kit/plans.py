@@ -50,6 +50,7 @@ def plan(
         )
     pretrained = sha256(weights) if weights else None
     common = [FORMAT, model, asdict(recipe), list(classes), pretrained]
+    common += [data.stain] if data.stain else []
     fits = []
     for seed in range(seeds):
         for fold in map(int, chosen):

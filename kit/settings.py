@@ -61,6 +61,9 @@ class Settings(BaseModel):
     votes: bool = Field(
         False, description="slices vote, rounded to tenths (RSNA 2021); else their mean is taken"
     )
+    stain: Literal["none", "macenko", "reinhard"] = Field(
+        "none", description="pathology: every patch in the standard look of kit.stain, everywhere"
+    )
     jpeg_quality: int | None = Field(
         None, ge=1, le=100, description="pixels are kept as JPEG of this quality; None: lossless"
     )
