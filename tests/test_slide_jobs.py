@@ -70,7 +70,8 @@ def test_each_slide_is_predicted_by_the_networks_that_have_not_seen_it(place, ca
     assert [one.value for one in again] == [one.value for one in done]  # no slide was opened
 
 
-def test_two_processes_predict_the_same(place, cases, tmp_path):
+def test_two_processes_predict_the_same(place, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(slide_jobs, "LEAST", 64)  # a process for each slide
     made = [
         predict_slides(
             cases, plan(place), networks(place), root=place, classes=CLASSES, policy="patch",
@@ -88,12 +89,14 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_of_a_process_that_dies_each_slide_has_the_error_and_the_others_go_on():
+def test_of_a_process_that_dies_each_slide_has_the_error_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(slide_jobs, "LEAST", 100)
     work = [jobs.Job("a", _die), *(jobs.Job(str(n), abs, (n,)) for n in range(-1, -10, -1))]
-    done = list(slide_jobs._apart(work, 1))  # parts of three
+    patches = {job.name: 50 for job in work}
+    done = list(slide_jobs._apart(work, patches, 1))  # four parts, the first of two
     assert [one.name for one in done] == [job.name for job in work]
-    assert all(isinstance(one.error, JobError) for one in done[:3])
-    assert [one.value for one in done[3:]] == [3, 4, 5, 6, 7, 8, 9]
+    assert all(isinstance(one.error, JobError) for one in done[:2])
+    assert [one.value for one in done[2:]] == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_slide_that_is_damaged_half_way_is_named_and_the_others_go_on(place, cases, tmp_path):
