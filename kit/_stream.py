@@ -8,6 +8,7 @@ block, so that a slide that was cut off goes on where it was.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import zipfile
 import zlib
@@ -24,6 +25,9 @@ from kit.errors import SlideError, TableError
 from kit.files import atomic
 from kit.sampler import READ_BY
 from kit.slides import Slide
+from kit.stain import Normaliser
+
+log = logging.getLogger(__name__)
 
 MOST = 256  # patches of a batch
 PIXELS = 1 << 22  # of a batch at most: 64 patches of 256 px; networks need much more for each
@@ -34,11 +38,15 @@ DAMAGED = (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.err
 VALID = "valid"  # name of the array that says which patches of a block were read
 
 
+Seen = tuple[int, Normaliser | None]
+"""The side of the images that a network takes, and how their stains are normalised."""
+
+
 class Read(NamedTuple):
-    """A batch: which of its patches were read, and the images by the side they are fitted to."""
+    """A batch: which of its patches were read, and the images as each kind of network sees them."""
 
     valid: np.ndarray
-    images: dict[int, np.ndarray]
+    images: dict[Seen, np.ndarray]
 
 
 Arrays = dict[str, np.ndarray]
@@ -51,7 +59,8 @@ class Stream:
     Args:
         slide: Open slide.
         plan: Its plan.
-        sides: Sides, in pixels, that each patch is made smaller or larger to, as in training.
+        seen: Sides, in pixels, that each patch is made smaller or larger to, as in training, each
+            with the normaliser of stains that it then goes through.
         folder: Where the blocks are kept; None: in memory.
 
     Attributes:
@@ -62,19 +71,19 @@ class Stream:
     """
 
     def __init__(
-        self, slide: Slide, plan: pd.DataFrame, sides: Iterable[int], folder: Path | None
+        self, slide: Slide, plan: pd.DataFrame, seen: Iterable[Seen], folder: Path | None
     ) -> None:
         _check_plan(slide, plan)
-        self.slide, self.plan, self.sides = slide, plan, sorted(set(sides))
+        self.slide, self.plan, self.seen = slide, plan, tuple(dict.fromkeys(seen))
         self.read = np.zeros(len(plan), bool)
         self._folder, self._made = folder, dict[int, Arrays]()
-        batches = batches_of(plan, self.sides[-1])
+        batches = batches_of(plan, max(side for side, _ in self.seen))
         longest = max((len(rows) for rows in batches), default=1)
         # Small slides have batches of some powers of two, so that few sizes are compiled.
         self._size = min(MOST, 1 << (longest - 1).bit_length())
         starts = range(0, len(batches), BLOCK)
         self._blocks = {n: batches[start : start + BLOCK] for n, start in enumerate(starts)}
-        self._lost = 0
+        self._lost = self._looked = self._alone = 0
 
     def run(self, work: Work, *, progress: bool = False) -> None:
         """Make the arrays of all patches but those whose block stands.
@@ -101,6 +110,10 @@ class Stream:
                         number, {name: np.concatenate([part[name] for part in parts])
                                  for name in parts[0]},
                     )  # fmt: skip
+        if self._alone:
+            log.info("%s: %s of the %s patches read now say too little of their stains, and are "
+                     "left as they are", self.slide.path, f"{self._alone:,}", f"{self._looked:,}",
+                     )  # fmt: skip
 
     def parts(self) -> Iterator[tuple[np.ndarray, Arrays]]:
         """Yield what was made, in the order of the tiles: rows of the plan, and their arrays.
@@ -164,12 +177,17 @@ class Stream:
         )
         valid = np.ones(len(rows), bool)
         valid[skipped] = False
-        fitted = {}
-        for side in self.sides:
+        found, alone = {}, np.zeros(len(patches), bool)
+        for side, stain in self.seen:
             batch = np.zeros((self._size, side, side, 3), np.uint8)
-            batch[np.flatnonzero(valid)] = patches if side == size else _fitted(patches, side)
-            fitted[side] = batch
-        return Read(valid, fitted)
+            fitted = patches if side == size else _fitted(patches, side)
+            if stain is not None and len(fitted):
+                fitted, left = stain(fitted)
+                alone |= left
+            batch[np.flatnonzero(valid)] = fitted
+            found[side, stain] = batch
+        self._looked, self._alone = self._looked + len(patches), self._alone + int(alone.sum())
+        return Read(valid, found)
 
 
 def batches_of(plan: pd.DataFrame, largest: int = 1) -> list[np.ndarray]:

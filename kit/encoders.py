@@ -96,7 +96,7 @@ def headless(member: Member) -> Member:
 
     head_layers(member.network)  # a stranger is refused
     network = embedding_model(member.network)
-    return Member(network, member.fold, member.seed, member.model, member.key)
+    return Member(network, member.fold, member.seed, member.model, member.key, member.stain)
 
 
 def embed_slide(
@@ -133,7 +133,7 @@ def embed_slide(
     _check_members(list(left.values()))
     made_by = fingerprint(sorted(wanted[path] for path in left))
     folder = Path(paths[0]).with_suffix(f".{made_by}")
-    stream = Stream(slide, plan, [one.side for one in left.values()], folder)
+    stream = Stream(slide, plan, [one.seen for one in left.values()], folder)
     stream.run(_work(left), progress=progress)
     for path, one in left.items():
         vectors = _gathered(stream, one, folder)
@@ -152,7 +152,7 @@ def _work(members: Mapping[Path, Member]) -> Work:
         """Return each network's vectors by its fingerprint, float16 (n, d)."""
         n, found = len(batch.valid), {}
         for path, one in members.items():
-            given = np.asarray(one.network.predict_on_batch(batch.images[one.side]), np.float32)
+            given = np.asarray(one.network.predict_on_batch(batch.images[one.seen]), np.float32)
             found[one.key] = _vector_files.as_float16(given[:n], path=path)
         return found
 

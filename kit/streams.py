@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 
 from kit import dense as pixels
-from kit._stream import Arrays, Read, Stream
+from kit._stream import Arrays, Read, Seen, Stream
 from kit.dense import Dense as Dense
 from kit.errors import KitError, ModelError
 from kit.files import digest, fingerprint, read_json, read_table, table_key, write_table
 from kit.heatmaps import Heatmap, read_map, write_map
 from kit.slides import Slide
+from kit.stain import Normaliser
 
 FORMAT = 2
 PLACE = ("case_id", "x", "y", "footprint")
@@ -42,6 +43,8 @@ class Member:
         seed: Its number among those of the fold.
         model: Its name.
         key: Fingerprint of its weights.
+        stain: How the stains of the images that it was trained on were normalised; None: not at
+            all. Its patches are normalised alike.
     """
 
     network: Any
@@ -49,11 +52,17 @@ class Member:
     seed: int
     model: str
     key: str
+    stain: Normaliser | None = None
 
     @property
     def side(self) -> int:
         """The side of the images that it takes, pixels."""
         return int(self.network.input_shape[1])
+
+    @property
+    def seen(self) -> Seen:
+        """How it sees a patch: the side, and the normaliser of stains."""
+        return self.side, self.stain
 
     @property
     def squares(self) -> int:
@@ -94,7 +103,10 @@ def load(path: Path) -> Member:
     from kit.models import load_network
 
     note = read_json(Path(path).with_suffix(".json"))
-    return Member(load_network(path), note["fold"], note["seed"], note["model"], note["sha256"])
+    stain = Normaliser.from_dict(note["stain"]) if note.get("stain") else None
+    return Member(
+        load_network(path), note["fold"], note["seed"], note["model"], note["sha256"], stain
+    )
 
 
 def predict_slide(
@@ -105,7 +117,8 @@ def predict_slide(
     """Return the predictions of one slide's planned patches by each network, all in one reading.
 
     Networks of other input sides than the patches' are fed the patch made smaller or larger, as in
-    training (`kit.images.fit`). Patches that cannot be read have no row.
+    training (`kit.images.fit`), and then normalised as in its training, patch by patch. Patches
+    that cannot be read have no row.
 
     Args:
         slide: Open slide.
@@ -136,7 +149,7 @@ def predict_slide(
     plan = plan.reset_index(drop=True)
     made_by = prediction_key(plan, [one.key for one in members], classes, key, dense)
     folder = None if path is None else Path(path).with_suffix(f".{made_by}")
-    stream = Stream(slide, plan, [one.side for one in members], folder)
+    stream = Stream(slide, plan, [one.seen for one in members], folder)
     if path is not None and table_key(path) == made_by:
         with contextlib.suppress(KitError):  # damaged behind its key: made again
             return read_table(path)
@@ -215,7 +228,7 @@ class _Work:
         """Return `prob`, float32 (n, networks, classes), and `cells`, float32 (n, side, side)."""
         n, prob, cells = len(batch.valid), [], []
         for one in self.members:
-            given = self._given(one, batch.images[one.side])[:n]
+            given = self._given(one, batch.images[one.seen])[:n]
             if given.ndim == 4 and self.dense is not None and self.positive is not None:
                 cells.append(pixels.cells(given[..., self.positive], self.squares))
                 given = pixels.scores(given, self.dense.score, self.positive)
