@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from test_slides import picture, write_pyramid
 
 from kit import _stream, images
 from kit.augment import views as views_of
-from kit.errors import ModelError, SlideError, TableError
+from kit.errors import KitError, ModelError, SlideError, TableError
 from kit.files import read_table
 from kit.sampler import PatchSampler
 from kit.slides import Slide, open_slide
@@ -229,6 +230,46 @@ def test_a_process_killed_in_the_middle_of_a_slide_leaves_what_it_had(odd, tmp_p
         whole = predict_slide(slide, plan, [member()], classes=CLASSES)
     assert len(rest.network.sizes) == len(_stream.batches_of(plan)) - 4
     same(found, whole)
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[2])
+import test_streams as t
+from kit.errors import KitError
+folder = t.Path(sys.argv[1])
+with t.open_slide(folder / "odd.tiff") as slide:
+    plan = t.plan_of(slide)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))
+    try:
+        t.predict_slide(slide, plan, [t.member()], classes=t.CLASSES, path=folder / "one.parquet")
+    except KitError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
+def test_a_full_disk_is_one_line_and_what_fits_later_is_the_same(odd, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path, Path(__file__).parent], check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("the disk is full. File: ")
+    assert not list(tmp_path.rglob("*.npz"))
+    with open_slide(odd) as slide:
+        plan = plan_of(slide)
+        whole = predict_slide(slide, plan, [member()], classes=CLASSES)
+        later = predict_slide(
+            slide, plan, [member()], classes=CLASSES, path=tmp_path / "one.parquet"
+        )
+    same(later, whole)
+
+
+def test_a_folder_that_is_none_is_a_clear_error(odd, tmp_path):
+    (tmp_path / "out").write_text("")
+    with open_slide(odd) as slide, pytest.raises(KitError, match="cannot be written"):
+        predict_slide(slide, plan_of(slide), [member()], classes=CLASSES,
+                      path=tmp_path / "out" / "one.parquet")  # fmt: skip
 
 
 def test_a_damaged_block_and_a_damaged_table_are_made_again(odd, tmp_path, monkeypatch):
