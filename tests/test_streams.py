@@ -16,10 +16,11 @@ from test_slides import picture, write_pyramid
 from kit import _stream, images
 from kit.augment import views as views_of
 from kit.errors import KitError, ModelError, SlideError, TableError
-from kit.files import read_table
+from kit.files import read_table, sha256, write_json
+from kit.models import build_model
 from kit.sampler import PatchSampler
 from kit.slides import Slide, open_slide
-from kit.streams import Member, predict_slide
+from kit.streams import Member, load, predict_slide
 from kit.tissue import TissueMask
 
 CLASSES = ("normal", "tumour")
@@ -367,3 +368,29 @@ def test_a_plan_of_two_resolutions_is_read_by_each(odd):
             rows = plan[plan.mpp == mpp]
             mine = found[np.isclose(found.footprint, rows.footprint.iloc[0])]
             np.testing.assert_allclose(mine.prob_tumour, red(slide, rows, mpp=mpp), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_network_trained_in_mixed_precision_predicts_in_it(odd, tmp_path, policy):
+    import keras
+
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = build_model("conv_small", (32, 32, 3), 2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = tmp_path / "fold0_seed0.keras"
+    network.save(path)
+    note = {"fold": 0, "seed": 0, "model": "conv_small", "sha256": sha256(path)}
+    write_json(path.with_suffix(".json"), note)
+    one = load(path)
+    inner = [layer.compute_dtype for layer in one.network.layers if "conv" in layer.name]
+    assert inner and set(inner) == {policy.removeprefix("mixed_")}
+    with open_slide(odd) as slide:
+        plan = plan_of(slide)
+        found = predict_slide(slide, plan, [one], classes=CLASSES)
+        patches = slide.read_patches(plan[["x", "y"]].to_numpy(), 32)
+    direct = np.asarray(network.predict_on_batch(patches))
+    assert found.prob_tumour.dtype == np.float32
+    np.testing.assert_allclose(found.prob_tumour, direct[:, 1], atol=1e-3)
+    np.testing.assert_allclose(found.prob_tumour + found.prob_normal, 1, atol=1e-6)
