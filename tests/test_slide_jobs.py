@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -112,6 +113,28 @@ def test_a_slide_that_is_damaged_half_way_is_named_and_the_others_go_on(place, c
     assert [one.error is None for one in done] == [True, False, True]
     assert isinstance(done[1].error, SlideError) and "b.tiff" in str(done[1].error)
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
+
+
+def test_a_slide_smaller_than_a_patch_is_named_and_the_others_go_on(place, cases, tmp_path):
+    shutil.copytree(place, tmp_path / "data")
+    write_pyramid(tmp_path / "data" / "b.tiff", [picture(60, 200)])
+    planned = PatchSampler(64, min_tissue=0).outcomes(cases[["case_id", "path"]], tmp_path / "data")
+    assert [one.error is None for one in planned] == [True, False, True]
+    assert "larger than the slide" in str(planned[1].error) and "b.tiff" in str(planned[1].error)
+    done = predict_slides(  # by a plan that was made of another file of this name
+        cases, plan(place), networks(place), root=tmp_path / "data", classes=CLASSES,
+        folder=tmp_path / "out",
+    )  # fmt: skip
+    assert [one.error is None for one in done] == [True, False, True]
+    assert "made from another slide" in str(done[1].error)
+
+
+def test_a_network_that_does_not_fit_is_told_of_each_slide(place, cases, tmp_path):
+    done = predict_slides(
+        cases, plan(place), networks(place), root=place, classes=("a", "b", "c"), folder=tmp_path
+    )
+    assert all(isinstance(one.error, ModelError) for one in done)
+    assert "3 classes out: a, b, c" in str(done[0].error) and not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_slide_without_patches_has_no_job(place, cases, tmp_path):
