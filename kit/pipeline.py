@@ -124,12 +124,15 @@ class Run(Predicted):
             return {}
         tables, folder = self.patch_predictions(), self.out / "heatmaps"
         found = {name: heatmaps.paths(name, folder) for name in tables}
-        self.stages.files(
-            "heatmaps",
-            {name: table_key(path) for name, path in tables.items()},
-            [path for pair in found.values() for path in pair],
-            lambda: self.slides.heatmaps(tables, self.cases(), folder),
-        )
+        wanted = [path for pair in found.values() for path in pair]
+
+        def make() -> None:
+            for old in {*folder.glob("*.tif"), *folder.glob("*.geojson")} - {*wanted}:
+                old.unlink()  # of a slide that is no longer predicted
+            self.slides.heatmaps(tables, self.cases(), folder)
+
+        inputs = {name: table_key(path) for name, path in tables.items()}
+        self.stages.files("heatmaps", inputs, wanted, make)
         return found
 
     def lesions(self) -> dict[str, Any] | None:

@@ -98,7 +98,9 @@ class Predicted(Prepared):
     @property
     def slides(self) -> SlideStage:
         """How slides are predicted and scored."""
-        return SlideStage(self.dataset, self.root, self.settings, self.out / "slides", self.workers)
+        return SlideStage(
+            self.dataset, self.root, self.settings, self.out / "slides", max(1, self.trainers)
+        )
 
     def _later(self) -> int:
         """Return how many patches all networks together predict when the last is trained."""
@@ -118,11 +120,12 @@ class Predicted(Prepared):
         networks = plans.networks(self.models)
         everything = networks.fold == training.EVERYTHING
         last = everything.any() and self.settings.everything == "only"
+        held, test = self._asked(networks.fold)
+        asked = [(held, ~everything), (test, everything)] if last else [
+            (pd.concat([held, test], ignore_index=True), everything | True)]  # fmt: skip
         tables: dict[str, Path] = {}
         failed: dict[str, str] = {}
-        for cases, mine in zip(
-            self._asked(networks.fold), (~everything, everything | (not last)), strict=True
-        ):
+        for cases, mine in asked:
             paths = [self.models / f"{name}.keras" for name in networks.name[mine]]
             found, lost = self.slides.predict(cases, plan, paths)
             tables, failed = tables | found, failed | lost
@@ -141,7 +144,11 @@ class Predicted(Prepared):
             lambda: self.slides.features(tables, self.cases()),
         )
         oof, fitted = self.slides.fit(features[features.case_id.isin(held.case_id)], held)
-        slide_scores.write_rule(self.out / "rule.json", fitted)
+        path = self.out / "rule.json"
+        self.stages.files(
+            "rule", [self.settings.aggregate, digest(features), digest(held)], [path],
+            lambda: slide_scores.write_rule(path, fitted),
+        )  # fmt: skip
         mine = features[features.case_id.isin(test.case_id)]
         scores = self.slides.score(mine, test, fitted) if len(test) else oof.iloc[:0]
         return oof, scores, fitted

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from kit.slides import open_slide
 from kit.streams import Dense, Member, load, predict_slide, prediction_key
 
 LOADED = 64  # networks that a process keeps
-SHARES = 4  # parts of the slides for each worker: a process loads its networks once for a part
+SHARES = 4  # parts of the slides for each worker at most: a process loads its networks for a part
+LEAST = 5000  # patches of a part: they take as long as a process to begin
 
 
 def predict_slides(
@@ -69,7 +71,7 @@ def predict_slides(
             root / str(case["path"]), mpp, rows, members, tuple(classes), policy,
             table_path(folder, str(case["case_id"])), made_by, dense, threads,
         )))  # fmt: skip
-    return _watched(work, places, workers, "predicting slides")
+    return _watched(work, _predicted, places, workers, "predicting slides")
 
 
 def embed_slides(
@@ -109,7 +111,7 @@ def embed_slides(
         work.append(jobs.Job(name, _embed, (
             root / str(case["path"]), mpp, rows, tuple(shas.items()), paths, made_by, threads
         )))  # fmt: skip
-    return _watched(work, places, workers, "embedding slides")
+    return _watched(work, _embedded, places, workers, "embedding slides")
 
 
 def _planned(cases: pd.DataFrame, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -141,31 +143,48 @@ def _of_fold(case_id: str, fold: float, notes: Mapping[Path, Mapping[str, Any]])
 
 
 def _watched(
-    work: Sequence[jobs.Job], places: Mapping[str, pd.DataFrame], workers: int, title: str
-) -> list[jobs.Outcome]:
-    """Run the jobs under a bar that counts patches: their rate, and the time left."""
+    work: Sequence[jobs.Job], stands: Callable[..., bool], places: Mapping[str, pd.DataFrame],
+    workers: int, title: str,
+) -> list[jobs.Outcome]:  # fmt: skip
+    """Run the jobs under a bar that counts patches: their rate, and the time left.
+
+    No process is begun for what stands.
+    """
     from tqdm import tqdm
 
-    done = []
-    total = sum(len(places[job.name]) for job in work)
-    outcomes = map(jobs.call, work) if workers == 1 else _apart(work, workers)
+    there = {job.name: workers == 1 or stands(*job.args) for job in work}
+    left = [job for job in work if not there[job.name]]
+    patches = {job.name: len(places[job.name]) for job in work}
+    done = {}
     with (
-        tqdm(total=total, desc=title, unit=" patches", unit_scale=True, disable=None,
-             leave=False) as bar,
+        tqdm(total=sum(patches.values()), desc=title, unit=" patches", unit_scale=True,
+             disable=None, leave=False) as bar,
     ):  # fmt: skip
-        for outcome in outcomes:
-            bar.update(len(places[outcome.name]))
-            done.append(outcome)
-    return done
+        for outcome in itertools.chain(
+            (jobs.call(job) for job in work if there[job.name]), _apart(left, patches, workers)
+        ):
+            bar.update(patches[outcome.name])
+            done[outcome.name] = outcome
+    return [done[job.name] for job in work]
 
 
-def _apart(work: Sequence[jobs.Job], workers: int) -> Iterator[jobs.Outcome]:
+def _apart(
+    work: Sequence[jobs.Job], patches: Mapping[str, int], workers: int
+) -> Iterator[jobs.Outcome]:
     """Yield the outcomes, in order, of slides that fresh processes predict, some slides each.
 
     A process loads its networks once. Of one that dies, each slide has its error.
     """
-    each = max(1, -(-len(work) // (SHARES * workers)))
-    parts = [tuple(work[start : start + each]) for start in range(0, len(work), each)]
+    if not work:
+        return
+    total = sum(patches[job.name] for job in work)
+    count = min(SHARES * workers, max(1, total // LEAST), len(work))
+    ends = np.cumsum([patches[job.name] for job in work])
+    place = np.minimum((ends - 1) * count // max(1, total), count - 1)
+    parts = [
+        tuple(job for job, mine in zip(work, place, strict=True) if mine == number)
+        for number in np.unique(place)
+    ]
     named = [jobs.Job(f"{part[0].name} to {part[-1].name}", _in_turn, (part,)) for part in parts]
     with contextlib.closing(apart.each(named, workers=workers)) as found:
         for part, outcome in zip(parts, found, strict=True):
@@ -184,7 +203,7 @@ def _predict(
     classes: Sequence[str], policy: str, path: Path, key: str, dense: Dense | None, threads: int,
 ) -> Path:  # fmt: skip
     """Return the path of one slide's table; predict what does not stand."""
-    if table_key(path) == prediction_key(plan, [sha for _, sha in members], classes, key, dense):
+    if _predicted(slide_path, mpp, plan, members, classes, policy, path, key, dense, threads):
         return path
     load_backend(threads)
     from kit.augment import views
@@ -198,18 +217,35 @@ def _predict(
     return path
 
 
+def _predicted(
+    slide_path: Path, mpp: float | None, plan: pd.DataFrame, members: Sequence[tuple[Path, str]],
+    classes: Sequence[str], policy: str, path: Path, key: str, dense: Dense | None, threads: int,
+) -> bool:  # fmt: skip
+    """Return whether one slide's table stands."""
+    wanted = prediction_key(plan, [sha for _, sha in members], classes, key, dense)
+    return table_key(path) == wanted
+
+
 def _embed(
     slide_path: Path, mpp: float | None, plan: pd.DataFrame, encoders: Sequence[tuple[Path, str]],
     paths: Sequence[Path], key: str, threads: int,
 ) -> tuple[Path, ...]:  # fmt: skip
     """Return the paths of one slide's vectors; make what does not stand."""
-    wanted = [vectors_key(plan, sha, key) for _, sha in encoders]
-    if [table_key(path) for path in paths] != wanted:
+    if not _embedded(slide_path, mpp, plan, encoders, paths, key, threads):
         load_backend(threads)
         with open_slide(slide_path, mpp=mpp) as slide:
             members = [_headless(*encoder) for encoder in encoders]
             embed_slide(slide, plan, members, paths=paths, key=key, progress=True)
     return tuple(paths)
+
+
+def _embedded(
+    slide_path: Path, mpp: float | None, plan: pd.DataFrame, encoders: Sequence[tuple[Path, str]],
+    paths: Sequence[Path], key: str, threads: int,
+) -> bool:  # fmt: skip
+    """Return whether one slide's vectors stand."""
+    wanted = [vectors_key(plan, sha, key) for _, sha in encoders]
+    return [table_key(path) for path in paths] == wanted
 
 
 @lru_cache(maxsize=LOADED)
