@@ -23,7 +23,7 @@ import pandas as pd
 from kit import figures, fundus, images
 from kit.challenges import open_run, recipes
 
-asked = {"smoke": SMOKE, "settings": {"seed": SEED}, "workers": 0 if SMOKE else None}
+asked = {"smoke": SMOKE, "settings": {"seed": SEED}}
 runs = {name: open_run(CHALLENGE, recipe=name, **asked) for name in ("team", "kit")}
 team, data, judge = runs["team"], runs["team"].dataset, runs["team"].challenge.official
 about = {"drawn, not patients": team.synthetic, "judge": judge.name}
@@ -85,7 +85,8 @@ size = frame.shape[1::-1]
 places = {"as taken": (1, 0, 0), "small, in a corner": (0.2, 20, 10), "cut off": (1, 0, 190)}
 moved = {name: cv2.warpAffine(frame, np.float32([[by, 0, x], [0, by, y]]), size)
          for name, (by, x, y) in places.items()}  # fmt: skip
-pairs = [[images.fit(image, 192), fundus.normalise(image, 192, "crop")] for image in moved.values()]
+pairs = [[images.fit(image, 192, "pad"), fundus.normalise(image, 192, "crop")]
+         for image in moved.values()]  # fmt: skip
 titles = [title for name in moved for title in (name, "found")]
 figures.contact_sheet(np.concatenate(pairs), titles, columns=6)
 
@@ -147,8 +148,8 @@ figures.confusion_matrix(np.array(found["confusion"]), found["confusion_classes"
 # %%
 from sklearn.model_selection import StratifiedKFold
 
-deal = pd.Series(0, index=known.index)
-for fold, (_, held) in enumerate(StratifiedKFold(5).split(known, known.label)):
+deal, dealer = pd.Series(0, index=known.index), StratifiedKFold(5, shuffle=True, random_state=SEED)
+for fold, (_, held) in enumerate(dealer.split(known, known.label)):
     deal.iloc[held] = fold
 pairs = known.groupby("group").filter(lambda eyes: len(eyes) > 1).index
 apart = {"by class": deal, "the kit's": known.case_id.map(team.folds().set_index("case_id").fold)}
@@ -202,7 +203,7 @@ import keras
 
 rate = {}
 for fits in (12, 1):
-    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, trainable=False)])
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     network.compile(keras.optimizers.SGD(1.0), "mse")
     for _ in range(fits):
         plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=3)
