@@ -119,14 +119,14 @@ class Predicted(Prepared):
             return {}, {}
         networks = plans.networks(self.models)
         everything = networks.fold == training.EVERYTHING
-        last = everything.any() and self.settings.everything == "only"
         held, test = self._asked(networks.fold)
-        asked = [(held, ~everything), (test, everything)] if last else [
-            (pd.concat([held, test], ignore_index=True), everything | True)]  # fmt: skip
+        asked = [(pd.concat([held, test], ignore_index=True), networks)]
+        if everything.any() and self.settings.everything == "only":
+            asked = [(held, networks[~everything]), (test, networks[everything])]
         tables: dict[str, Path] = {}
         failed: dict[str, str] = {}
         for cases, mine in asked:
-            paths = [self.models / f"{name}.keras" for name in networks.name[mine]]
+            paths = [self.models / f"{name}.keras" for name in mine.name]
             found, lost = self.slides.predict(cases, plan, paths)
             tables, failed = tables | found, failed | lost
         self._leave_out(set(failed), list(failed.values()))

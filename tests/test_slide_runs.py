@@ -17,10 +17,13 @@ from test_pipeline import kit as kit  # the fixture
 from test_slides import write_pyramid
 from test_streams import damage
 
-from kit import finished, heatmaps, slide_report
+from kit import finished, heatmaps, slide_report, submission
 from kit.aggregate import fit
+from kit.challenges import open_run
 from kit.errors import ImageError
 from kit.files import read_json, read_table
+from kit.rules import Rule
+from kit.settings import parse
 from kit.slide_features import table
 from kit.slides import open_slide
 
@@ -39,7 +42,7 @@ datasets:
     group: {unit: patient, column: patient}
     mask_values: {tumour: 255}
 """
-QUICK = project.quick(patch_size=PATCH, patches_per_slide=12, epochs=3, learning_rate=0.01)
+QUICK = project.quick(patch_size=PATCH, patches_per_slide=12, epochs=5, learning_rate=0.01)
 
 
 def run_in(folder: Path) -> list[str]:
@@ -250,8 +253,23 @@ def test_another_rule_scores_the_same_predictions(copy: Path, rule: str) -> None
             parts.append(table(seen, "positive", mpp={seen.case_id.iloc[0]: slide.mpp}))
     features = pd.concat(parts, ignore_index=True)
     folds = read_table(out / "folds.parquet")
-    from kit.rules import Rule
-
     found = fit(Rule.parse(rule), features, folds, ["negative", "positive"], "positive").oof()
     truth = found.y_true == "positive"
     assert found.prob_positive[truth].mean() > found.prob_positive[~truth].mean()
+
+
+def test_the_rehearsal_takes_slides_to_a_submission_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slides are predicted after the training, so that the rehearsal has images of its own."""
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    asked = parse([pair for pair in QUICK if pair != "--set"])
+    run = open_run("small", data=tmp_path / "data", out=tmp_path / "out", settings=asked, workers=0)
+    seen: list[int] = []
+    written = submission.table
+    monkeypatch.setattr(
+        submission, "table", lambda rows, *rest: (seen.append(len(rows)), written(rows, *rest))[1]
+    )
+    run._rehearse()
+    assert seen and seen[0] > 0
