@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kit import alike, heatmaps, histories, marks, plans, scoring, slide_scores, submission
+from kit import (
+    alike,
+    heatmaps,
+    histories,
+    ledger,
+    marks,
+    plans,
+    scoring,
+    slide_scores,
+    submission,
+)
 from kit.ensemble import Ensemble
-from kit.files import digest, fingerprint, read_json, table_key, write_json
+from kit.files import digest, read_json, table_key, write_json
 from kit.predicted import Predicted
 from kit.recipes import recipe_of
 from kit.scoring import Scored
@@ -180,11 +190,9 @@ class Run(Predicted):
         self.heatmaps()
         self.report()
         if self.ledger is not None and not self.smoke and not self.synthetic:
-            mean = metrics["mean_of_six"]
-            submission.record(self.ledger, {
-                "run": self.out.name, "fingerprint": fingerprint([self.fingerprint, metrics]),
-                "mean_of_six": mean["value"], "low": mean["low"], "high": mean["high"],
-                "auc": metrics["auc"]["value"],
+            ledger.record(self.ledger, {
+                "run": self.out.name, "fingerprint": ledger.mark(path),
+                **ledger.local(metrics, self.challenge.official),
             })  # fmt: skip
         return {
             **metrics, "warnings": self._warnings(metrics), "synthetic": self.synthetic,

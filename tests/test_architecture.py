@@ -40,6 +40,8 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures
+        _submission_rows _submission_cells _submission_spread _submission_run
+        submission_checks ledger _ledger_figures
     """,
     5: """
         challenges platforms cli
@@ -129,6 +131,7 @@ ALLOWED = {
         "_lesion_figures",
         "_training_figures",
         "_embedding_figures",
+        "_ledger_figures",
     },
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
     "mil": {"_mil_fits", "aggregate", "plans"},  # its networks; a case without a patch; folds
@@ -150,11 +153,23 @@ ALLOWED = {
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
-    "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
+    "finished": {"ledger", "aggregate", "inference", "kinds", "submission"},  # without training
     "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
     "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training
+    "submission": {"_submission_rows", "_submission_cells"},  # its form, read back
+    "_submission_cells": {"_submission_rows"},  # what a finding is
+    "_submission_spread": {"_submission_rows"},
+    "_submission_run": {"_submission_rows", "_submission_spread", "challenge", "submission"},
+    "submission_checks": {
+        "_submission_rows",
+        "_submission_cells",
+        "_submission_spread",
+        "_submission_run",
+        "challenge",
+    },  # its parts; what is asked
+    "_ledger_figures": {"_plots"},
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
     "cli": {"challenges", "platforms"},  # the door to both

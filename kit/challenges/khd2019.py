@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kit.ledger import Quota
 from kit.metrics import macro_six
 from kit.official import Official
 from kit.submission import Format
@@ -33,4 +34,6 @@ OFFICIAL = Official(
     "y_pred",
     "accuracy",
     "the whole part is the accuracy in percent, rounded to 4 places; the rest breaks ties",
+    scale=100.0,
 )
+QUOTA = Quota(1, "hour")

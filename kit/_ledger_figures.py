@@ -1,0 +1,54 @@
+"""The figure of a ledger; `kit.figures` has them all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from kit._plots import COLOURS, GREY, many, panels, short, spoken
+from kit.checks import columns
+from kit.errors import TableError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def ledger(rows: pd.DataFrame) -> Figure:
+    """Draw local against leaderboard scores, with the local 95 % intervals.
+
+    Args:
+        rows: As `kit.ledger.scored` returns them: `id, metric, local, low, high, leaderboard`; an
+            end of an interval that is not known is NaN.
+
+    Raises:
+        TableError: A column is missing, or no submission has both scores.
+    """
+    columns(rows, ["id", "metric", "local", "low", "high", "leaderboard"])
+    if not len(rows):
+        raise TableError("no submission has both scores", received="0 rows",
+                         remedy="kit ledger score ID VALUE")  # fmt: skip
+    local, board = rows["local"].to_numpy(float), rows["leaderboard"].to_numpy(float)
+    low, high = (rows[end].fillna(rows["local"]).to_numpy(float) for end in ("low", "high"))
+    gap = float(np.mean(board - local))
+    title = f"{many(len(rows), 'submission')}: leaderboard less local {gap:+.3f}"
+    figure, (axis,) = panels(4.6, title=title if len(rows) == 1 else f"{title} on average")
+    inside = (low <= board) & (board <= high)
+    for kept, filled in ((inside, True), (~inside, False)):
+        axis.errorbar(
+            local[kept], board[kept], xerr=np.stack([local - low, high - local])[:, kept],
+            fmt="o", color=COLOURS[0 if filled else 1], capsize=3, linewidth=1,
+            label=f"leaderboard {'within' if filled else 'outside'} the local interval",
+        )  # fmt: skip
+    names = zip(local, board, rows["id"], strict=True)
+    for number, (x, y, name) in enumerate(names):
+        axis.annotate(short(name, 16), (x, y), xytext=(5, 5 if number % 2 == 0 else -11),
+                      textcoords="offset points", fontsize=8)  # fmt: skip
+    ends = [float(np.min([low, board])), float(np.max([high, board]))]
+    axis.plot(ends, ends, color=GREY, linestyle=":", label="equal")
+    axis.margins(x=0.12, y=0.15)
+    what = spoken(str(rows["metric"].iloc[-1]))
+    axis.set(xlabel=f"local {what} (95 % interval)", ylabel="leaderboard score")
+    axis.legend(frameon=False, fontsize=8)
+    return figure
