@@ -223,8 +223,8 @@ def meaning(table: pd.DataFrame) -> list[str]:
     said = [f"leaderboard less local: {gap.mean():+.4f}"]
     if len(rows) > 1:
         said = [f"{said[0]} on average of {len(rows)}, from {gap.min():+.4f} to {gap.max():+.4f}"]
-    return [*said, _inside(rows), _order(rows),
-            "all are judged on the same cases and share their luck: choose by the local score"]  # fmt: skip
+    shared = "all are judged on the same cases and share their luck: choose by the local score"
+    return [*said, _inside(rows), _order(rows), shared]
 
 
 def _inside(rows: pd.DataFrame) -> str:
@@ -234,18 +234,19 @@ def _inside(rows: pd.DataFrame) -> str:
         return "the local scores have no interval: whether the gap is chance cannot be told"
     below = int((known["leaderboard"] < known["low"]).sum())
     above = int((known["leaderboard"] > known["high"]).sum())
-    share = (
-        f"{len(known) - below - above} of {len(known)} leaderboard scores lie in the local 95 % "
-    )
+    inside = len(known) - below - above
+    share = f"{inside} of {len(known)} leaderboard scores lie in the local 95 % interval"
     if not below + above:
-        return f"{share}interval: the gap is no more than chance among our own patients"
+        return f"{share}: the gap is no more than chance among our own patients"
     parts = [f"{n} {side}" for n, side in ((below, "below"), (above, "above")) if n]
-    return (f"{share}interval, {' and '.join(parts)}: more than chance among our own patients, such "
-            "as other patients, scanners or prevalence, or a local score that flatters")  # fmt: skip
+    return (
+        f"{share}, {' and '.join(parts)}: more than chance among our own patients, such as other "
+        "patients, scanners or prevalence, or a local score that flatters"
+    )
 
 
 def _order(rows: pd.DataFrame) -> str:
-    """Return whether a better local score went with a better leaderboard score, where enough are."""
+    """Return whether a better local score went with a better leaderboard score."""
     if len(rows) < FEW:
         return (f"{len(rows)} scored, fewer than {FEW}: no claim whether a better local score is a "
                 "better one there")  # fmt: skip
