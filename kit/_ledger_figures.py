@@ -34,19 +34,23 @@ def ledger(rows: pd.DataFrame) -> Figure:
     gap = float(np.mean(board - local))
     title = f"{many(len(rows), 'submission')}: leaderboard less local {gap:+.3f}"
     figure, (axis,) = panels(4.6, title=title if len(rows) == 1 else f"{title} on average")
+    known = (rows["low"].notna() & rows["high"].notna()).to_numpy()
     inside = (low <= board) & (board <= high)
-    for kept, filled in ((inside, True), (~inside, False)):
-        axis.errorbar(
-            local[kept], board[kept], xerr=np.stack([local - low, high - local])[:, kept],
-            fmt="o", color=COLOURS[0 if filled else 1], capsize=3, linewidth=1,
-            label=f"leaderboard {'within' if filled else 'outside'} the local interval",
-        )  # fmt: skip
+    for kept, colour, said in (
+        (known & inside, COLOURS[0], "leaderboard within the local interval"),
+        (known & ~inside, COLOURS[1], "leaderboard outside the local interval"),
+        (~known, GREY, "no local interval"),
+    ):
+        if kept.any():
+            ends = np.stack([local - low, high - local])[:, kept]
+            axis.errorbar(local[kept], board[kept], xerr=ends, fmt="o", color=colour, capsize=3,
+                          linewidth=1, label=said)  # fmt: skip
     names = zip(local, board, rows["id"], strict=True)
     for number, (x, y, name) in enumerate(names):
         axis.annotate(short(name, 16), (x, y), xytext=(5, 5 if number % 2 == 0 else -11),
                       textcoords="offset points", fontsize=8)  # fmt: skip
-    ends = [float(np.min([low, board])), float(np.max([high, board]))]
-    axis.plot(ends, ends, color=GREY, linestyle=":", label="equal")
+    span = [float(np.min([low, board])), float(np.max([high, board]))]
+    axis.plot(span, span, color=GREY, linestyle=":", label="equal")
     axis.margins(x=0.12, y=0.15)
     what = spoken(str(rows["metric"].iloc[-1]))
     axis.set(xlabel=f"local {what} (95 % interval)", ylabel="leaderboard score")
