@@ -45,10 +45,9 @@ def ledger(rows: pd.DataFrame) -> Figure:
             ends = np.stack([local - low, high - local])[:, kept]
             axis.errorbar(local[kept], board[kept], xerr=ends, fmt="o", color=colour, capsize=3,
                           linewidth=1, label=said)  # fmt: skip
-    names = zip(local, board, rows["id"], strict=True)
-    for number, (x, y, name) in enumerate(names):
-        axis.annotate(short(name, 16), (x, y), xytext=(5, 5 if number % 2 == 0 else -11),
-                      textcoords="offset points", fontsize=8)  # fmt: skip
+    for x, y, name in zip(local, board, rows["id"], strict=True):
+        axis.annotate(short(name, 16), (x, y), xytext=(4, 5), textcoords="offset points",
+                      fontsize=8)  # fmt: skip
     span = [float(np.min([low, board])), float(np.max([high, board]))]
     axis.plot(span, span, color=GREY, linestyle=":", label="equal")
     axis.margins(x=0.12, y=0.15)

@@ -41,7 +41,7 @@ FLOORS = {
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures
         _submission_rows _submission_cells _submission_spread _submission_run
-        submission_checks ledger _ledger_figures
+        submission_checks ledger _ledger_file _ledger_figures
     """,
     5: """
         challenges platforms cli
@@ -169,6 +169,7 @@ ALLOWED = {
         "_submission_run",
         "challenge",
     },  # its parts; what is asked
+    "ledger": {"_ledger_file", "official"},  # its lines; in whose points a score is
     "_ledger_figures": {"_plots"},
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
