@@ -54,7 +54,8 @@ class Run(Predicted):
         """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
         path, values = self.out / "metrics.json", self.settings
         about, said = self._about_slides()
-        cautions = [*alike.cautions(self.alike(), self.cases(), self.dataset.caution), *said]
+        cautions = [*alike.cautions(self.alike(), self.cases(), self.dataset.caution), *said,
+                    *self.left_alone()]  # fmt: skip
         if recipe_of(values).chooses:
             cautions = [*cautions, CHOSEN]
         inputs = [digest(self.oof()), digest(self.folds()), cautions, settings_key(values),

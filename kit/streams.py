@@ -8,6 +8,7 @@ by block, so that a slide that was cut off goes on where it was.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import shutil
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ from kit.files import atomic, digest, fingerprint, read_json, read_table, table_
 from kit.inference import View, of_image
 from kit.sampler import READ_BY
 from kit.slides import Slide
+from kit.stain import Normaliser
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 MOST = 256  # patches of a batch
@@ -47,6 +51,8 @@ class Member:
         seed: Its number among those of the fold.
         model: Its name.
         key: Fingerprint of its weights.
+        stain: How the stains of the images that it was trained on were normalised; None: not at
+            all. Its patches are normalised alike.
     """
 
     network: Any
@@ -54,13 +60,18 @@ class Member:
     seed: int
     model: str
     key: str
+    stain: Normaliser | None = None
+
+
+Seen = tuple[int, Normaliser | None]
+"""The side of the images that a network takes, and how their stains are normalised."""
 
 
 class Read(NamedTuple):
-    """A batch: which of its patches were read, and the images by the side they are fitted to."""
+    """A batch: which of its patches were read, and the images as each kind of network sees them."""
 
     valid: np.ndarray
-    images: dict[int, np.ndarray]
+    images: dict[Seen, np.ndarray]
 
 
 def load(path: Path) -> Member:
@@ -73,7 +84,10 @@ def load(path: Path) -> Member:
     from kit.models import load_network
 
     note = read_json(Path(path).with_suffix(".json"))
-    return Member(load_network(path), note["fold"], note["seed"], note["model"], note["sha256"])
+    stain = Normaliser.from_dict(note["stain"]) if note.get("stain") else None
+    return Member(
+        load_network(path), note["fold"], note["seed"], note["model"], note["sha256"], stain
+    )
 
 
 def predict_slide(
@@ -84,7 +98,8 @@ def predict_slide(
     """Return the predictions of one slide's planned patches by each network, all in one reading.
 
     Networks of other input sides than the patches' are fed the patch made smaller or larger, as in
-    training (`kit.images.fit`). Patches that cannot be read have no row.
+    training (`kit.images.fit`), and then normalised as in its training, patch by patch. Patches
+    that cannot be read have no row.
 
     Args:
         slide: Open slide.
@@ -118,6 +133,9 @@ def predict_slide(
     with _bar(slide, len(plan), progress) as bar:
         found.resume(bar)
         found.compute(views, bar)
+    if found.alone:
+        log.info("%s: %s of the %s patches read now say too little of their stains, and are left "
+                 "as they are", slide.path, f"{found.alone:,}", f"{found.read:,}")  # fmt: skip
     table = _table(plan, members, classes, found.prob)
     if path is None:
         return table
@@ -205,7 +223,7 @@ class _Slide:
         self.size = min(MOST, 1 << (longest - 1).bit_length())
         starts = range(0, len(batches), BLOCK)
         self.blocks = {n: batches[start : start + BLOCK] for n, start in enumerate(starts)}
-        self.lost = 0
+        self.lost = self.read = self.alone = 0
 
     def resume(self, bar: Any) -> None:
         """Take the blocks that stand; `blocks` are then those that are left."""
@@ -258,19 +276,23 @@ class _Slide:
         )
         valid = np.ones(len(rows), bool)
         valid[skipped] = False
-        fitted = {}
-        for side in set(map(_side, self.members)):
+        found, alone = {}, np.zeros(len(patches), bool)
+        for side, stain in set(map(_seen, self.members)):
             batch = np.zeros((self.size, side, side, 3), np.uint8)
-            same = side == size
-            batch[np.flatnonzero(valid)] = patches if same else _fitted(patches, side)
-            fitted[side] = batch
-        return Read(valid, fitted)
+            fitted = patches if side == size else _fitted(patches, side)
+            if stain is not None and len(fitted):
+                fitted, left = stain(fitted)
+                alone |= left
+            batch[np.flatnonzero(valid)] = fitted
+            found[side, stain] = batch
+        self.read, self.alone = self.read + len(patches), self.alone + int(alone.sum())
+        return Read(valid, found)
 
     def _predicted(self, batch: Read, views: Sequence[View]) -> np.ndarray:
         """Return (networks, patches, classes) of a batch, averaged over the views."""
         n, found = len(batch.valid), []
         for one in self.members:
-            fitted = batch.images[_side(one)]
+            fitted = batch.images[_seen(one)]
             total = np.zeros((n, self.prob.shape[2]))
             for view in views:
                 given = one.network.predict_on_batch(np.ascontiguousarray(view(fitted)))
@@ -283,6 +305,10 @@ class _Slide:
 
 def _side(member: Member) -> int:
     return int(member.network.input_shape[1])
+
+
+def _seen(member: Member) -> Seen:
+    return _side(member), member.stain
 
 
 def _fitted(patches: np.ndarray, side: int) -> np.ndarray:

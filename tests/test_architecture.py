@@ -39,7 +39,8 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures
+        embeddings mil _mil_fits _embedding_figures adapt
+        predicted slide_scores
         _submission_rows _submission_cells _submission_spread _submission_run
         submission_checks ledger _ledger_file _ledger_figures
     """,
@@ -91,7 +92,7 @@ ALLOWED = {
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
     "lesions": {"_mask_overlap"},  # the door to it
-    "settings": {"thresholds"},  # how a demanded sensitivity is written
+    "settings": {"thresholds", "rules"},  # how a demanded sensitivity and a rule are written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
     "readers": {"tiled", "codecs"},  # one of the handles
@@ -152,12 +153,35 @@ ALLOWED = {
     "judge": {"scoring"},  # two files become what a run scores
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
-    "overview": {"figures"},  # a report's figures are drawn from a run's tables
-    "finished": {"ledger", "aggregate", "inference", "kinds", "submission"},  # without training
-    "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
+    "overview": {"figures", "heatmaps"},  # a report's figures are drawn from a run's tables
+    "slide_scores": {"aggregate", "heatmaps", "kinds", "slide_jobs"},  # what a slide goes through
+    "finished": {
+        "aggregate",
+        "inference",
+        "kinds",
+        "ledger",
+        "slide_scores",
+        "submission",
+    },  # without training
+    "review": {
+        "_plots",
+        "figures",
+        "finished",
+        "hard_cases",
+        "slide_jobs",
+    },  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
     "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training
+    "predicted": {
+        "aggregate",
+        "kinds",
+        "plans",
+        "prepared",
+        "slide_scores",
+        "submission",
+        "training",
+    },  # the stages up to the predictions
     "submission": {"_submission_rows", "_submission_cells"},  # its form, read back
     "_submission_cells": {"_submission_rows"},  # what a finding is
     "_submission_spread": {"_submission_rows"},
