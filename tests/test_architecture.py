@@ -17,7 +17,7 @@ FLOORS = {
         errors checks geometry files _writers
     """,
     1: """
-        jobs apart stages settings manifest layout patterns folds metrics intervals
+        jobs apart clusters stages settings manifest layout patterns folds metrics intervals
         thresholds ensemble marks overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
         rules
@@ -101,6 +101,7 @@ ALLOWED = {
     "tissue": {"slides", "coverage", "polygons"},  # an open slide; fractions; outlines
     "annotations": {"slides", "coverage", "polygons", "_mask_files"},  # what is drawn on a slide
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
+    "clusters": {"jobs"},  # the same jobs, on machines of others
     "apart": {"jobs"},  # the same jobs, each in a process of its own
     "recipes": {"policies"},  # the augmentation that a stage names
     "feed": {"backend"},  # how much memory is free
