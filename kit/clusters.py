@@ -12,7 +12,6 @@ import logging
 import os
 import platform
 import tempfile
-import uuid
 from collections.abc import Generator, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +23,7 @@ from kit.checks import positive_int
 from kit.errors import JobError, SettingsError
 from kit.jobs import Job, Outcome, call
 
-BLOCK, PARTS = 256, 50  # outcomes fetched at a time, at most; and in how many parts at least
+PARTS = 512  # in which many jobs are handed out: each costs a message there and back
 ANSWER, START = 10.0, 60.0
 """Seconds in which a scheduler must answer, and in which a worker must be there."""
 VERSION = "(__import__('kit').__version__, __import__('platform').python_version())"
@@ -54,55 +53,51 @@ class Cluster:
         """
         from distributed import CancelledError
 
-        name, block = uuid.uuid4().hex, max(1, min(BLOCK, len(work) // PARTS))
-        keys = [f"{name}-{number}" for number in range(len(work))]
-        futures = self._client.map(call, work, key=keys, pure=False)
+        step = -(-len(work) // PARTS)
+        parts = [work[start : start + step] for start in range(0, len(work), max(step, 1))]
+        futures = self._client.map(_in_turn, parts, pure=False)
         try:
-            for start in range(0, len(work), block):
-                part = futures[start : start + block]
-                yield from self._outcomes(work[start : start + block], part)
-                futures[start : start + block] = [None] * len(part)  # the cluster forgets them
+            for number, part in enumerate(parts):
+                yield from self._outcomes(part, futures[number])
+                futures[number] = None  # the cluster forgets it, so that memory stays flat
         except (CancelledError, OSError) as error:
             raise JobError("the cluster was lost", received=repr(error),
                            remedy="the same command goes on where it was") from error  # fmt: skip
         finally:
-            left = [future for future in futures if future is not None and not future.done()]
             with contextlib.suppress(Exception):  # a lost cluster has nothing to cancel
-                self._client.cancel(left)
+                self._client.cancel([future for future in futures if future is not None])
 
-    def _outcomes(self, work: Sequence[Job], futures: list[Any]) -> list[Outcome]:
-        """Return the outcomes of some jobs, all fetched at once where all went well."""
-        from distributed import wait
-
-        wait(futures)
-        if all(future.status == "finished" for future in futures):
-            found: list[Outcome] = self._client.gather(futures)
-            return found
-        return [self._outcome(job, future) for job, future in zip(work, futures, strict=True)]
-
-    def _outcome(self, job: Job, future: Any) -> Outcome:
-        """Return a job's outcome; one that was at work when two workers died is tried once more.
-
-        Jobs that waited at a worker are suspected with the one that killed it.
-        """
+    def _outcomes(self, part: Sequence[Job], future: Any) -> list[Outcome]:
+        """Return the outcomes of some jobs; those in whose time two workers died, one by one."""
         from distributed import KilledWorker
 
         try:
-            outcome: Outcome = future.result()
-            return outcome
+            found: list[Outcome] = future.result()
+            return found
+        except KilledWorker:
+            return [self._once_more(job) for job in part]
+
+    def _once_more(self, job: Job) -> Outcome:
+        """Return a job's outcome, or that its worker dies of it alone."""
+        from distributed import KilledWorker
+
+        try:
+            (found,) = self._client.submit(_in_turn, [job], pure=False).result()
         except KilledWorker as error:
-            again = self._client.submit(call, job, pure=False)
-            try:
-                found: Outcome = again.result()
-                return found
-            except KilledWorker:
-                died = JobError(
-                    f"{job.name} killed its workers, and was set aside",
-                    received=f"the last one: {error.last_worker.address}",
-                    remedy="it may have lacked memory: fewer workers a machine, smaller settings; "
-                    "the same command tries it again",
-                )  # fmt: skip
-                return Outcome(job.name, None, died, 0.0)
+            died = JobError(
+                f"{job.name} killed its workers, and was set aside",
+                received=f"the last one: {error.last_worker.address}",
+                remedy="it may have lacked memory: fewer workers a machine, smaller settings; "
+                "the same command tries it again",
+            )  # fmt: skip
+            return Outcome(job.name, None, died, 0.0)
+        else:
+            outcome: Outcome = found
+            return outcome
+
+
+def _in_turn(part: Sequence[Job]) -> list[Outcome]:
+    return [call(job) for job in part]
 
 
 @contextlib.contextmanager
@@ -127,7 +122,8 @@ def on(
     if find_spec("distributed") is None:
         raise SettingsError("--cluster needs Dask distributed",
                             remedy="pip install 'dask[distributed]'")  # fmt: skip
-    with contextlib.closing(_connect(address)) as client:
+    client = _connect(address)
+    try:
         _await_workers(client, address)
         _check_versions(client)
         for folder in (Path.cwd(), *sees):
@@ -140,6 +136,9 @@ def on(
         cluster = Cluster(client)
         with jobs.through(cluster):
             yield cluster
+    finally:
+        with contextlib.suppress(TimeoutError):  # a worker that is slow to end is ended
+            client.close()
 
 
 def _connect(address: str) -> Any:
