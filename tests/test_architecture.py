@@ -362,6 +362,16 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_jobs_are_run_by_three_modules_and_by_no_other() -> None:
+    """Joblib and Dask stand behind `kit.jobs`: every stage hands its list of jobs to it."""
+    engines = {"joblib": {"jobs", "apart"}, "dask": {"clusters"}, "distributed": {"clusters"}}
+    found: dict[str, set[str]] = {name: set() for name in engines}
+    for module, names in graph(KIT).items():
+        for top in {name.split(".")[0] for name in names} & set(engines):
+            found[top].add(module)
+    assert found == engines
+
+
 def test_import_kit_loads_nothing_heavy() -> None:
     assert not loaded_by("import kit") & {"numpy", "pandas", "keras", "openslide", "matplotlib"}
 
