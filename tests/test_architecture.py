@@ -20,7 +20,7 @@ FLOORS = {
         jobs apart clusters stages settings manifest layout patterns folds metrics intervals
         thresholds ensemble marks overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
-        rules
+        _froc rules
     """,
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
@@ -31,7 +31,7 @@ FLOORS = {
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
         augment policies _augment_draws _augment_geometry _augment_colour _augment_mix
         models losses weights attention _stored _network _backbones _own_networks
-        _seed_networks _tf slide_features _learners _bags
+        _seed_networks _tf slide_features _learners _bags _heatmap
     """,
     4: """
         training plans fits fitting trainer live inference streams aggregate submission
@@ -43,6 +43,8 @@ FLOORS = {
         predicted slide_scores
         _submission_rows _submission_cells _submission_spread _submission_run
         submission_checks ledger _ledger_file _ledger_figures
+        predicted slide_scores slide_report
+        _heatmap_files _stream dense encoders _mil_uses lesion_scores
     """,
     5: """
         challenges platforms cli
@@ -91,7 +93,7 @@ ALLOWED = {
     "comparison": {"_certainty", "_counts", "_labels", "_ranks", "_rows", "intervals"},  # of two
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
-    "lesions": {"_mask_overlap"},  # the door to it
+    "lesions": {"_froc", "_mask_overlap"},  # the door to both
     "settings": {"thresholds", "rules"},  # how a demanded sensitivity and a rule are written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
@@ -108,8 +110,16 @@ ALLOWED = {
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
-    "streams": {"inference"},  # the views, and what a network of pixels says of an image
-    "slide_jobs": {"streams"},  # what each job does
+    "streams": {"_stream", "dense", "heatmaps"},  # the reading; maps of pixels, and their files
+    "heatmaps": {"_heatmap_files"},  # the door to them
+    "lesion_scores": {"heatmaps"},  # what is scored
+    "encoders": {
+        "_stream",
+        "fits",
+        "heatmaps",
+        "streams",
+    },  # the reading; what stands; names of files; a network
+    "slide_jobs": {"encoders", "streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
     "augment": {
@@ -136,8 +146,8 @@ ALLOWED = {
         "_ledger_figures",
     },
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
-    "mil": {"_mil_fits", "aggregate", "plans"},  # its networks; a case without a patch; folds
-    "_mil_fits": {"plans", "trainer"},  # names of files; averaged weights
+    "mil": {"_mil_fits", "_mil_uses", "aggregate", "plans"},  # its parts; bare cases; folds
+    "_mil_fits": {"fits", "plans", "trainer"},  # what stands; names of files; averaged weights
     "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
     "_heatmap_figures": {"_plots", "heatmaps"},  # what is drawn
@@ -155,7 +165,15 @@ ALLOWED = {
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures", "heatmaps"},  # a report's figures are drawn from a run's tables
-    "slide_scores": {"aggregate", "heatmaps", "kinds", "slide_jobs"},  # what a slide goes through
+    "slide_scores": {
+        "aggregate",
+        "heatmaps",
+        "kinds",
+        "lesion_scores",
+        "slide_jobs",
+        "streams",
+    },  # what a slide goes through
+    "slide_report": {"aggregate", "lesion_scores"},  # what is said of both
     "finished": {
         "aggregate",
         "inference",
