@@ -23,7 +23,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from kit.errors import JobError
-from kit.jobs import Job, Outcome, call, visible_devices
+from kit.jobs import Job, Outcome, call, engine, visible_devices
 
 CHILD = "import kit.apart; kit.apart.serve()"
 CUT_OFF = 1  # exit code of a child whose parent is gone
@@ -43,6 +43,10 @@ def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
     """
     from joblib import Parallel, delayed
 
+    elsewhere = engine()
+    if elsewhere is not None:
+        yield from map(_of_child, elsewhere.each([Job(job.name, alone, (job,)) for job in jobs]))
+        return
     room = _Room(workers)
     found = Parallel(n_jobs=workers, backend="threading", return_as="generator")(
         delayed(room.run)(job) for job in jobs
@@ -54,6 +58,16 @@ def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
         room.end()
         with warnings.catch_warnings(action="ignore"):
             found.close()
+
+
+def alone(job: Job) -> Outcome:
+    """Run one job in a process of its own, from wherever this is called."""
+    return _Room(1).run(job)
+
+
+def _of_child(found: Outcome) -> Outcome:
+    """Return what the child said, or that not even its worker could."""
+    return found if found.error is not None else found.value
 
 
 class _Room:

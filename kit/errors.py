@@ -99,5 +99,9 @@ class SubmissionError(KitError):
     """A submission is not what the platform accepts."""
 
 
+class LedgerError(KitError):
+    """A ledger was changed by hand or cut, or does not take what is entered."""
+
+
 class JobError(KitError):
     """A job failed, or its worker died."""

@@ -16,6 +16,7 @@ from kit._embedding_figures import embedding_map as embedding_map
 from kit._heatmap_figures import slide_heatmap as slide_heatmap
 from kit._interval_figures import comparison as comparison
 from kit._interval_figures import forest as forest
+from kit._ledger_figures import ledger as ledger
 from kit._lesion_figures import froc as froc
 from kit._model_figures import agreement as agreement
 from kit._model_figures import cases_sheet as cases_sheet

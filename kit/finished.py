@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import aggregate, inference, kinds, store, submission
+from kit import aggregate, inference, kinds, ledger, store, submission
 from kit.backend import load_backend
 from kit.ensemble import Ensemble
 from kit.errors import ImageError, KitError, MissingDataError
@@ -19,7 +19,7 @@ from kit.manifest import Dataset
 from kit.settings import Settings
 from kit.slide_scores import SlideStage, read_rule
 from kit.stain import Normaliser
-from kit.submission import Format, read_ledger
+from kit.submission import Format
 
 log = logging.getLogger(__name__)
 
@@ -243,8 +243,8 @@ def side_by_side(folder: Path) -> pd.DataFrame:
     rows = []
     for out, values in zip(found, compared, strict=True):
         metrics = read_json(out / "metrics.json")
-        ledger = read_ledger(out.parent / "ledger.csv")
-        scores = ledger.leaderboard[ledger.run == out.name]
+        known = ledger.read(out.parent / "ledger.csv")
+        scores = known[known.run == out.name].leaderboard
         rows.append({
             "run": str(out.relative_to(folder)), **{key: values.get(key) for key in keys},
             "mean_of_six": metrics["mean_of_six"], "auc": metrics["auc"],

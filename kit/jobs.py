@@ -1,4 +1,4 @@
-"""Run a list of independent, idempotent jobs: in this process or in joblib's processes."""
+"""Run a list of independent, idempotent jobs: here, in joblib's processes, or on a cluster."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kit.checks import positive_int
 from kit.errors import JobError, KitError
@@ -34,6 +34,35 @@ class Outcome:
     value: Any
     error: KitError | None
     seconds: float
+
+
+class Engine(Protocol):
+    """What runs jobs in place of this machine's processes: a cluster of `kit.clusters`."""
+
+    def each(self, work: Sequence[Job]) -> Generator[Outcome]:
+        """Run jobs and yield their outcomes in the order of the jobs."""
+
+    @property
+    def size(self) -> int:
+        """Return how many jobs run at a time."""
+
+
+_engines: list[Engine] = []
+
+
+@contextlib.contextmanager
+def through(engine: Engine) -> Iterator[None]:
+    """Have all jobs run by an engine while the block lasts, whatever their `workers`."""
+    _engines.append(engine)
+    try:
+        yield
+    finally:
+        _engines.pop()
+
+
+def engine() -> Engine | None:
+    """Return what runs jobs in place of this machine's processes, if anything does."""
+    return _engines[-1] if _engines else None
 
 
 def cores() -> int:
@@ -70,7 +99,7 @@ def run(
     Args:
         jobs: Independent calls; with several workers each must be picklable.
         title: What the progress bar says.
-        workers: 1 runs in this process; more are joblib processes.
+        workers: 1 runs in this process; more are joblib processes; a cluster has its own number.
         progress: Show a bar on standard error.
 
     Raises:
@@ -89,8 +118,11 @@ def each(
     """
     from tqdm import tqdm
 
-    workers = min(positive_int("workers", workers), len(jobs))
-    results = _processes(jobs, workers) if workers > 1 else (call(job) for job in jobs)
+    workers, elsewhere = min(positive_int("workers", workers), len(jobs)), engine()
+    if elsewhere is not None:
+        results = elsewhere.each(jobs)
+    else:
+        results = _processes(jobs, workers) if workers > 1 else (call(job) for job in jobs)
     with (
         contextlib.closing(results),
         tqdm(total=len(jobs), desc=title, disable=None if progress else True, leave=False) as bar,

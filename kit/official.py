@@ -22,6 +22,7 @@ class Official:
         takes: Codes of the classes decided, or the positive class's probability.
         beside: The kit's own figure that it stands beside.
         differs: Where and why the two differ.
+        scale: Points of the judge's that 1 of the kit's figure is.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Official:
     takes: Literal["y_pred", "y_prob"]
     beside: str
     differs: str
+    scale: float = 1.0
 
     def __call__(self, y_true: np.ndarray, y_pred: np.ndarray, y_prob: np.ndarray) -> float:
         """Return the score of codes, decided codes and the positive class's probabilities."""

@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kit import alike, heatmaps, histories, marks, plans, scoring, slide_report, studies, submission
+from kit import (
+    alike,
+    heatmaps,
+    histories,
+    ledger,
+    marks,
+    plans,
+    scoring,
+    slide_report,
+    studies,
+    submission,
+)
 from kit.ensemble import Ensemble
-from kit.files import digest, fingerprint, read_json, table_key, write_json
+from kit.files import digest, read_json, table_key, write_json
 from kit.lesion_scores import Scores
 from kit.predicted import Predicted
 from kit.recipes import recipe_of
@@ -226,11 +237,9 @@ class Run(Predicted):
         about = self.lesions()
         self.report()
         if self.ledger is not None and not self.smoke and not self.synthetic:
-            mean = metrics["mean_of_six"]
-            submission.record(self.ledger, {
-                "run": self.out.name, "fingerprint": fingerprint([self.fingerprint, metrics]),
-                "mean_of_six": mean["value"], "low": mean["low"], "high": mean["high"],
-                "auc": metrics["auc"]["value"],
+            ledger.record(self.ledger, {
+                "run": self.out.name, "fingerprint": ledger.mark(path),
+                **ledger.local(metrics, self.challenge.official),
             })  # fmt: skip
         return {
             **metrics, "warnings": self._warnings(metrics), "synthetic": self.synthetic,

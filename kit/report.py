@@ -46,6 +46,7 @@ CAPTIONS = {
     "comparison": "An interval that holds 0: the two models cannot be told apart by that metric.",
     "gain_of_models": "What each added model brought, on the rows it was chosen on: optimistic.",
     "cases_sheet": "Cases to look at: wrong labels, bad images, or a kind that training lacks.",
+    "ledger": "Each submission by its own estimate and by the judge's: the line is agreement.",
     "submission_distribution": "Submitted cases that lie elsewhere may be of another kind.",
 }
 STYLE = """

@@ -17,7 +17,7 @@ FLOORS = {
         errors checks geometry files _writers
     """,
     1: """
-        jobs apart stages settings manifest layout patterns folds metrics intervals
+        jobs apart clusters stages settings manifest layout patterns folds metrics intervals
         thresholds ensemble marks overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
         _froc rules
@@ -41,6 +41,8 @@ FLOORS = {
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
         studies adapt predicted slide_scores slide_report
+        _submission_rows _submission_cells _submission_spread _submission_run
+        submission_checks ledger _ledger_file _ledger_figures
         _heatmap_files _stream dense encoders _mil_uses lesion_scores
     """,
     5: """
@@ -103,6 +105,7 @@ ALLOWED = {
     "dicom": {"_dicom_files"},  # its files, one at a time
     "volumes": {"dicom"},  # series become images
     "drawing_organs": {"drawing"},  # eyes and heads, drawn with the same strokes
+    "clusters": {"jobs"},  # the same jobs, on machines of others
     "apart": {"jobs"},  # the same jobs, each in a process of its own
     "recipes": {"policies"},  # the augmentation that a stage names
     "feed": {"backend"},  # how much memory is free
@@ -142,6 +145,7 @@ ALLOWED = {
         "_lesion_figures",
         "_training_figures",
         "_embedding_figures",
+        "_ledger_figures",
     },
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
     "mil": {"_mil_fits", "_mil_uses", "aggregate", "plans"},  # its parts; bare cases; folds
@@ -176,6 +180,7 @@ ALLOWED = {
         "aggregate",
         "inference",
         "kinds",
+        "ledger",
         "slide_scores",
         "submission",
     },  # without training
@@ -207,6 +212,19 @@ ALLOWED = {
         "submission",
         "training",
     },  # the stages up to the predictions
+    "submission": {"_submission_rows", "_submission_cells"},  # its form, read back
+    "_submission_cells": {"_submission_rows"},  # what a finding is
+    "_submission_spread": {"_submission_rows"},
+    "_submission_run": {"_submission_rows", "_submission_spread", "challenge", "submission"},
+    "submission_checks": {
+        "_submission_rows",
+        "_submission_cells",
+        "_submission_spread",
+        "_submission_run",
+        "challenge",
+    },  # its parts; what is asked
+    "ledger": {"_ledger_file", "official"},  # its lines; in whose points a score is
+    "_ledger_figures": {"_plots"},
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
     "cli": {"challenges", "platforms"},  # the door to both
@@ -371,6 +389,16 @@ def loaded_by(statement: str) -> set[str]:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=KIT.parent
     )
     return set(done.stdout.split())
+
+
+def test_jobs_are_run_by_three_modules_and_by_no_other() -> None:
+    """Joblib and Dask stand behind `kit.jobs`: every stage hands its list of jobs to it."""
+    engines = {"joblib": {"jobs", "apart"}, "dask": {"clusters"}, "distributed": {"clusters"}}
+    found: dict[str, set[str]] = {name: set() for name in engines}
+    for module, names in graph(KIT).items():
+        for top in {name.split(".")[0] for name in names} & set(engines):
+            found[top].add(module)
+    assert found == engines
 
 
 def test_import_kit_loads_nothing_heavy() -> None:

@@ -161,6 +161,15 @@ def models() -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def entered() -> pd.DataFrame:
+    """Four submissions: the last lies outside its interval; the third has none."""
+    return pd.DataFrame({
+        "id": [f"help2019-{n}" for n in range(1, 5)], "metric": "auc",
+        "local": [0.93, 0.91, 0.95, 0.97], "low": [0.85, 0.84, np.nan, 0.93],
+        "high": [0.97, 0.96, np.nan, 0.99], "leaderboard": [0.90, 0.92, 0.93, 0.76],
+    })  # fmt: skip
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "class_counts": lambda: figures.class_counts(cases()),
     "contact_sheet": lambda: figures.contact_sheet(pixels(11), [f"case {i}" for i in range(11)]),
@@ -195,6 +204,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     "probability_by_class": lambda: figures.probability_by_class(predictions()),
     "agreement": lambda: figures.agreement(models()),
+    "ledger": lambda: figures.ledger(entered()),
     "submission_distribution": lambda: figures.submission_distribution(
         scored()[1], scored()[1][:20]
     ),
@@ -762,6 +772,23 @@ def test_a_sheet_of_other_cases_than_its_images_is_refused() -> None:
 def test_histograms_add_up_to_a_hundred_per_cent() -> None:
     axis = figures.submission_distribution(scored()[1], scored()[1][:20]).axes[0]
     assert sum(patch.get_height() for patch in axis.patches) == pytest.approx(200)
+
+
+def test_the_ledger_tells_what_lies_outside_its_interval_and_the_mean_gap() -> None:
+    figure = figures.ledger(entered())
+    axis = figure.axes[0]
+    assert "leaderboard less local -0.062 on average" in figure.get_suptitle()  # -.25 / 4
+    drawn = {h.get_label(): h[0].get_xdata() for h in axis.containers}
+    assert {name: list(found) for name, found in drawn.items()} == {
+        "leaderboard within the local interval": [0.93, 0.91],
+        "leaderboard outside the local interval": [0.97],
+        "no local interval": [0.95],
+    }
+
+
+def test_a_ledger_without_scores_cannot_be_drawn() -> None:
+    with pytest.raises(TableError, match=r"no submission has both scores.*kit ledger score"):
+        figures.ledger(entered()[:0])
 
 
 def test_only_the_positive_class_is_drawn_when_named() -> None:

@@ -140,7 +140,9 @@ def test_the_ledger_has_one_line_for_a_run_called_twice(copy: Path, kit: Kit) ->
     kit(copy, *RUN, *project.quick())
     ledger = pd.read_csv(copy / "submissions" / "tiny" / "ledger.csv")
     assert len(ledger) == 1
-    assert ledger.mean_of_six[0] == read_json(copy / "out" / "metrics.json")["mean_of_six"]["value"]
+    figure = read_json(copy / "out" / "metrics.json")["mean_of_six"]
+    assert list(ledger.loc[0, ["local", "low", "high"]]) == list(figure.values())
+    assert ledger.metric[0] == "mean_of_six" and ledger.id[0] == "tiny-1"
 
 
 def test_a_changed_training_image_trains_again_the_folds_that_see_it_and_no_other(

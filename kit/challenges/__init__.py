@@ -20,6 +20,7 @@ from kit.challenge import Challenge
 from kit.checks import close, nearest
 from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
+from kit.ledger import Quota
 from kit.manifest import Manifest, home, load_manifest
 from kit.pipeline import Run
 from kit.settings import Settings, defaults, resolve, settings_key
@@ -172,3 +173,16 @@ def _of_entry(challenge: Challenge) -> dict[str, Any]:
 def _home(manifest: Manifest, platform: platforms.Platform) -> Path:
     """Return the folder of all challenges' runs: beside a project's manifest, else here."""
     return home(manifest.path) / platform.output
+
+
+def place(name: str) -> Path:
+    """Return the folder of a challenge's runs, with its ledger, on this platform."""
+    return _home(load_manifest(), platforms.detect()) / name
+
+
+def quota(name: str) -> Quota | None:
+    """Return how many submissions the challenge takes; None where it states nothing."""
+    if name not in {module.name for module in pkgutil.iter_modules(__path__)}:
+        return None
+    found: Quota | None = getattr(importlib.import_module(f"{__name__}.{name}"), "QUOTA", None)
+    return found

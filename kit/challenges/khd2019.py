@@ -5,6 +5,7 @@ The platform (NSML) gave BGR arrays to `infer` and took class numbers; `kit.plat
 
 import numpy as np
 
+from kit.ledger import Quota
 from kit.metrics import macro_six
 from kit.official import Official
 from kit.submission import Format
@@ -57,4 +58,6 @@ OFFICIAL = Official(
     "y_pred",
     "accuracy",
     "the whole part is the accuracy in percent, rounded to 4 places; the rest breaks ties",
+    scale=100.0,
 )
+QUOTA = Quota(1, "hour")

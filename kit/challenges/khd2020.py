@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kit.ledger import Quota
 from kit.metrics import confusion_counts
 from kit.official import Official
 from kit.submission import Format
@@ -42,3 +43,4 @@ OFFICIAL = Official(
     "1e-3 is added to every denominator and the mean is rounded to 4 places, so that an undefined "
     "figure counts as 0 and F1 is a little lower",
 )
+QUOTA = Quota(1, "hour")

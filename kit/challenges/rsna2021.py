@@ -6,6 +6,7 @@ with both put right. `kit` is the kit's own. Where an entry's mistakes lay in re
 MONOCHROME1, slices in the order of file names, ids by position) no recipe can repeat them.
 """
 
+from kit.ledger import Quota
 from kit.official import AUC
 from kit.submission import Format
 
@@ -36,3 +37,4 @@ SMOKE = {
 """So short that no rehearsal is needed; the small set needs small batches."""
 STYLE = Format("BraTS21ID", "MGMT_value", value="probability")
 OFFICIAL = AUC
+QUOTA = Quota(5, "day")

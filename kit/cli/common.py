@@ -36,6 +36,19 @@ Workers = Annotated[
     int | None, typer.Option(help="Processes; by default what cores and accelerators allow.", min=1)
 ]
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Dask cluster to run on: tcp://HOST:PORT, or local:N.", metavar="ADDRESS"),
+]
+
+
+def alone_or(cluster: str | None, workers: int | None) -> None:
+    """Raise if both a cluster and a number of workers are given."""
+    if cluster is not None and workers is not None:
+        raise SettingsError("--cluster and --workers exclude each other",
+                            received=f"{cluster} and {workers}",
+                            remedy="a cluster has its own number of workers")  # fmt: skip
+
 
 def say(line: str) -> None:
     """Print a line on standard error."""

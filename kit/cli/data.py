@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from kit.cli.common import FAILED, OK, Data, Json, Workers, app, data_app, show_table
+from kit.cli.common import (
+    FAILED,
+    OK,
+    Cluster,
+    Data,
+    Json,
+    Workers,
+    alone_or,
+    app,
+    data_app,
+    show_table,
+)
 from kit.errors import KitError
 
 
@@ -54,19 +65,22 @@ def data_verify(
     data: Data = None,
     as_json: Json = False,
     workers: Workers = None,
+    cluster: Cluster = None,
 ) -> int:
     """Check files, sha256, readability and label counts; exit code 1 where something is wrong."""
     import pandas as pd
 
-    from kit import jobs
+    from kit import clusters, jobs
     from kit.inventory import verify
     from kit.manifest import load_manifest
 
+    alone_or(cluster, workers)
     manifest = load_manifest()
-    parts = [
-        verify(manifest.dataset(name), data, workers or jobs.cores()).assign(dataset=name)
-        for name in names
-    ]
+    with clusters.on(cluster, sees=[] if data is None else [data]):
+        parts = [
+            verify(manifest.dataset(name), data, workers or jobs.cores()).assign(dataset=name)
+            for name in names
+        ]
     table = pd.concat(parts, ignore_index=True)
     wrong = table[table.status != "good"]
     if as_json:

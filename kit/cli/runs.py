@@ -12,9 +12,11 @@ import typer
 from kit.cli.common import (
     FAILED,
     OK,
+    Cluster,
     Data,
     Json,
     Workers,
+    alone_or,
     app,
     bounds,
     number,
@@ -67,15 +69,18 @@ def run(
             min=0,
         ),
     ] = None,
+    cluster: Cluster = None,
 ) -> int:
     """Run every stage of a challenge to a checked submission.
 
     The same command again does only what is missing. Settings: `kit run CHALLENGE --set '?'`
     lists them.
     """
+    from kit import clusters
     from kit.challenges import open_run
     from kit.settings import parse
 
+    alone_or(cluster, workers)
     if settings == ["?"]:
         _list_settings()
         return OK
@@ -89,7 +94,10 @@ def run(
     )  # fmt: skip
     if opened.synthetic:
         say("SYNTHETIC: drawn data; the figures say nothing about patients.")
-    found = opened.complete()
+    with clusters.on(cluster, sees=[opened.root], writes=[opened.out]) as engine:
+        if engine is not None:
+            opened.workers = opened.trainers = engine.size
+        found = opened.complete()
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -165,18 +173,20 @@ def predict(
         ),
     ] = None,
     workers: Workers = None,
+    cluster: Cluster = None,
 ) -> int:
     """Apply a finished run to data that came later.
 
     Its networks, ensemble and frozen threshold are used as they are.
     """
+    from kit import clusters, jobs
     from kit import finished as runs
-    from kit import jobs
 
-    table = runs.predict(
-        finished, data, out, workers=workers or jobs.default_workers(1), heatmaps=heatmaps,
-        failed=failed_score,
-    )  # fmt: skip
+    alone_or(cluster, workers)
+    with clusters.on(cluster, sees=[data]) as engine:
+        size = engine.size if engine else workers or jobs.default_workers(1)
+        table = runs.predict(finished, data, out, workers=size, heatmaps=heatmaps,
+                             failed=failed_score)  # fmt: skip
     typer.echo(f"{len(table)} cases predicted: {out}")
     return OK
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kit.cli.common import FAILED, OK, Json, Workers, app, say, show_table
+from kit.cli.common import FAILED, OK, Cluster, Json, Workers, alone_or, app, say, show_table
 from kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -53,32 +53,34 @@ def patches(
     ] = None,
     as_json: Json = False,
     workers: Workers = None,
+    cluster: Cluster = None,
 ) -> int:  # fmt: skip
     """Say what stands on slides and plan their patches.
 
     P.parquet holds a row for each patch (level-0 pixels), P.slides.csv a row for each slide. A
     slide that fails among others is named, and the exit code is 1.
     """
-    from kit import jobs, quality
+    from kit import clusters, jobs, quality
     from kit.files import write_table, write_text
     from kit.sampler import PatchSampler
 
+    alone_or(cluster, workers)
     _check(mask, annotations, store, jpeg_quality, mpp, level)
     sampler = PatchSampler(patch_size, mpp=mpp, level=level or 0, stride=stride,
                            min_tissue=min_tissue)  # fmt: skip
     values = _values(tumour_value, annotations is not None)
     paths = quality.slides_in(slides)
     drawn = quality.masks_of(paths, mask or annotations)
-    plan, found, failed = quality.survey(
-        paths, sampler, masks=drawn, values=values,
-        slide_mpp=slide_mpp, workers=workers or jobs.cores(),
-    )  # fmt: skip
-    write_table(plan, out)
-    write_text(out.with_suffix(".slides.csv"), found.to_csv(index=False))
-    if store is not None:
-        failed += quality.keep(
-            plan, paths, store, slide_mpp, workers or jobs.cores(), jpeg_quality=jpeg_quality
+    places = {path.parent for path in paths}
+    with clusters.on(cluster, sees=sorted(places), writes=[store or out.parent]) as engine:
+        size = engine.size if engine else workers or jobs.cores()
+        plan, found, failed = quality.survey(
+            paths, sampler, masks=drawn, values=values, slide_mpp=slide_mpp, workers=size
         )
+        write_table(plan, out)
+        write_text(out.with_suffix(".slides.csv"), found.to_csv(index=False))
+        if store is not None:
+            failed += quality.keep(plan, paths, store, slide_mpp, size, jpeg_quality=jpeg_quality)
     if as_json:
         kept: dict[str, Any] = {"store": str(store)} if store else {}
         rows = json.loads(found.to_json(orient="records"))

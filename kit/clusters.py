@@ -1,0 +1,233 @@
+"""Jobs on a Dask cluster: one on this machine (`local:N`), or one whose scheduler has an address.
+
+Dask distributed does the work: it hands jobs to whichever worker is free, and a lost worker's to
+another. What is checked here would make results wrong or errors unreadable: workers of another
+version, or that do not see the folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import kit
+from kit import jobs
+from kit.checks import positive_int
+from kit.errors import JobError, SettingsError
+from kit.jobs import Job, Outcome, call
+
+PARTS = 512  # in which many jobs are handed out: each costs a message there and back
+ANSWER, START = 10.0, 60.0
+"""Seconds in which a scheduler must answer, and in which a worker must be there."""
+VERSION = "(__import__('kit').__version__, __import__('platform').python_version())"
+DEATHS = 1  # of a worker of our own in which a job may be at work: the second is suspicious
+
+
+class Cluster:
+    """A cluster that jobs run on; see `kit.jobs.Engine`."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @property
+    def size(self) -> int:
+        """Return how many jobs run at a time."""
+        return sum(self._client.nthreads().values())
+
+    def each(self, work: Sequence[Job]) -> Generator[Outcome]:
+        """Run jobs and yield their outcomes in the order of the jobs.
+
+        A job that raises `KitError` is an outcome with that error, and so is one whose worker died
+        again and again; any other exception stops the run. Close the generator if it is left before
+        its end: that cancels what has not begun.
+
+        Raises:
+            JobError: The cluster was lost.
+        """
+        from distributed import CancelledError
+
+        step = -(-len(work) // PARTS)
+        parts = [work[start : start + step] for start in range(0, len(work), max(step, 1))]
+        futures = self._client.map(_in_turn, parts, pure=False)
+        try:
+            for number, part in enumerate(parts):
+                yield from self._outcomes(part, futures[number])
+                futures[number] = None  # the cluster forgets it, so that memory stays flat
+        except (CancelledError, OSError) as error:
+            raise JobError("the cluster was lost", received=repr(error),
+                           remedy="the same command goes on where it was") from error  # fmt: skip
+        finally:
+            with contextlib.suppress(Exception):  # a lost cluster has nothing to cancel
+                self._client.cancel([future for future in futures if future is not None])
+
+    def _outcomes(self, part: Sequence[Job], future: Any) -> list[Outcome]:
+        """Return the outcomes of some jobs; those in whose time two workers died, one by one."""
+        from distributed import KilledWorker
+
+        try:
+            found: list[Outcome] = future.result()
+            return found
+        except KilledWorker:
+            return [self._once_more(job) for job in part]
+
+    def _once_more(self, job: Job) -> Outcome:
+        """Return a job's outcome, or that its worker dies of it alone."""
+        from distributed import KilledWorker
+
+        try:
+            (found,) = self._client.submit(_in_turn, [job], pure=False).result()
+        except KilledWorker as error:
+            died = JobError(
+                f"{job.name} killed its workers, and was set aside",
+                received=f"the last one: {error.last_worker.address}",
+                remedy="it may have lacked memory: fewer workers a machine, smaller settings; "
+                "the same command tries it again",
+            )  # fmt: skip
+            return Outcome(job.name, None, died, 0.0)
+        else:
+            outcome: Outcome = found
+            return outcome
+
+
+def _in_turn(part: Sequence[Job]) -> list[Outcome]:
+    return [call(job) for job in part]
+
+
+@contextlib.contextmanager
+def on(
+    address: str | None, *, sees: Sequence[Path] = (), writes: Sequence[Path] = ()
+) -> Iterator[Cluster | None]:
+    """Have all jobs of `kit.jobs` and `kit.apart` run on a cluster while the block lasts.
+
+    Args:
+        address: `tcp://HOST:PORT` of a scheduler, `local:N` for N workers on this machine, or None:
+            then nothing changes.
+        sees: Folders that every worker must see.
+        writes: The same for folders that are written to; they are made.
+
+    Raises:
+        SettingsError: The address is none, does not answer, or has no workers; Dask is not here;
+            a worker has another version of the kit or of Python, or does not see a folder.
+    """
+    if address is None:
+        yield None
+        return
+    if find_spec("distributed") is None:
+        raise SettingsError("--cluster needs Dask distributed",
+                            remedy="pip install 'dask[distributed]'")  # fmt: skip
+    client = _connect(address)
+    try:
+        _await_workers(client, address)
+        _check_versions(client)
+        for folder in (Path.cwd(), *sees):
+            _check_folder(client, Path(folder))
+        client.register_plugin(_here(), name="kit-here")
+        for folder in writes:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-") as mark:
+                _check_folder(client, Path(folder), Path(mark.name).name)
+        cluster = Cluster(client)
+        with jobs.through(cluster):
+            yield cluster
+    finally:
+        with contextlib.suppress(TimeoutError):  # a worker that is slow to end is ended
+            client.close()
+
+
+def _connect(address: str) -> Any:
+    from distributed import Client
+
+    kind, _, rest = address.partition(":")
+    if kind == "local":
+        return _local(positive_int("--cluster local:N", int(rest) if rest.isdigit() else 0))
+    if "://" not in address:
+        raise SettingsError("no such cluster", expected="tcp://HOST:PORT or local:N",
+                            received=address)  # fmt: skip
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    try:
+        return Client(address, timeout=ANSWER)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            "the cluster does not answer", expected=f"a Dask scheduler within {ANSWER:.0f} s",
+            received=address, remedy="start one (dask scheduler), or look at host and port",
+        ) from error  # fmt: skip
+
+
+def _local(workers: int) -> Any:
+    """Return the client of a cluster on this machine, which ends with it."""
+    import dask
+    from distributed import Client
+
+    with dask.config.set({
+        "distributed.scheduler.allowed-failures": DEATHS,
+        "distributed.scheduler.worker-saturation": 1.0,  # a job waits where no other can kill it
+    }):  # fmt: skip
+        return Client(n_workers=workers, threads_per_worker=1, processes=True,
+                      dashboard_address=None, silence_logs=logging.CRITICAL)  # fmt: skip
+
+
+def _await_workers(client: Any, address: str) -> None:
+    from distributed import TimeoutError as Late
+
+    try:
+        client.wait_for_workers(1, timeout=START)
+    except (Late, OSError) as error:
+        raise SettingsError(
+            "the cluster has no workers", received=address, remedy="start some: dask worker ADDRESS"
+        ) from error
+
+
+def _here() -> Any:
+    """Return what has every worker, also one that comes later, stand in this process's folder."""
+    from distributed import WorkerPlugin
+
+    class Here(WorkerPlugin):  # type: ignore[misc, unused-ignore]
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def setup(self, worker: Any) -> None:
+            os.chdir(self.folder)
+
+    return Here(os.getcwd())
+
+
+def _check_versions(client: Any) -> None:
+    """Refuse workers of another kit or Python: their results would not be ours."""
+    mine = (kit.__version__, platform.python_version())
+    for worker, said in client.run(eval, VERSION, on_error="return").items():
+        if isinstance(said, BaseException):
+            raise SettingsError("a worker lacks the kit", received=f"{worker}: {said}",
+                                expected=f"kit {mine[0]}", remedy="install it there")  # fmt: skip
+        if tuple(said) != mine:
+            raise SettingsError(
+                "a worker has another version", expected=f"kit {mine[0]} on Python {mine[1]}",
+                received=f"{worker}: kit {said[0]} on Python {said[1]}",
+                remedy="install the same on every machine",
+            )  # fmt: skip
+
+
+def _check_folder(client: Any, folder: Path, mark: str = "") -> None:
+    """Refuse workers that do not see a folder, or see another one of its name."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise SettingsError("the folder is not here", path=folder)
+    names = [mark] if mark else sorted(os.listdir(folder))[:8]
+    seen = client.run(_listed, str(folder), on_error="return")
+    for worker, said in seen.items():
+        if not isinstance(said, list) or not set(names) <= set(said):
+            raise SettingsError(
+                "a worker does not see a folder", path=folder, received=f"{worker}: "
+                + ("none of that name" if not isinstance(said, list) else "another content"),
+                remedy="lay data and --out on a file system that all workers share",
+            )  # fmt: skip
+
+
+def _listed(folder: str) -> list[str] | None:
+    return os.listdir(folder) if os.path.isdir(folder) else None

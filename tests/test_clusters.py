@@ -1,0 +1,254 @@
+"""Jobs on a Dask cluster: a real scheduler and two worker processes on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import project
+import pytest
+
+import kit
+from kit import apart, clusters, jobs
+from kit.errors import ImageError, JobError, SettingsError
+from kit.jobs import Job
+
+distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A scheduler with two workers, started as a team would; the kit only gets its address."""
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+    del dask
+
+
+@pytest.fixture
+def cluster(address: str) -> Iterator[clusters.Cluster]:
+    with clusters.on(address) as found:
+        assert found is not None
+        yield found
+
+
+def run(work: list[Job]) -> list[jobs.Outcome]:
+    return jobs.run(work, title="test", progress=False)
+
+
+def square(x: int, wait: float = 0.0) -> int:
+    time.sleep(wait)
+    return x * x
+
+
+def fail(x: int) -> int:
+    raise ImageError("cannot be read", path=f"{x}.png", received=x)
+
+
+def crash(*_: Any) -> int:
+    raise ZeroDivisionError("a mistake in the program")
+
+
+def die(*_: Any) -> int:
+    os._exit(7)
+
+
+def where(*_: Any) -> tuple[int, str]:
+    return os.getpid(), os.getcwd()
+
+
+def once(folder: Path, number: int) -> int:
+    """Write a file unless it stands, slowly, and leave a trace of having been at work."""
+    place = folder / f"{number}.txt"
+    if not place.exists():
+        (folder / f"{number}-{os.getpid()}-{time.time_ns()}.try").touch()
+        (folder / "pid").write_text(str(os.getpid()))
+        time.sleep(0.2)
+        place.write_text(str(number))
+    return number
+
+
+def test_outcomes_come_in_the_order_of_the_jobs_and_are_those_of_one_process(
+    cluster: clusters.Cluster,
+) -> None:
+    work = [Job(f"job {x}", square, (x, w)) for x, w in enumerate([0.5, 0, 0.1, 0, 0])]
+    work.append(Job("bad", fail, (5,)))
+    found = run(work)
+    here = [jobs.call(job) for job in work]
+    assert [one.name for one in found] == [one.name for one in here]
+    assert [one.value for one in found] == [0, 1, 4, 9, 16, None]
+    error = found[-1].error
+    assert isinstance(error, ImageError)
+    assert (str(error), error.path) == (str(here[-1].error), "5.png")
+
+
+def test_jobs_run_in_the_workers_and_in_our_folder(cluster: clusters.Cluster) -> None:
+    found = jobs.values(run([Job(str(n), where, (n,)) for n in range(8)]))
+    assert os.getpid() not in {pid for pid, _ in found}
+    assert {folder for _, folder in found} == {os.getcwd()}
+    assert cluster.size == 2
+
+
+def test_more_jobs_than_messages_keep_their_order(cluster: clusters.Cluster) -> None:
+    work = [Job(str(n), fail if n % 500 == 7 else square, (n,)) for n in range(1200)]
+    found = run(work)
+    assert [one.name for one in found] == [str(n) for n in range(1200)]
+    wrong = [n for n in range(1200) if n % 500 == 7]
+    assert [n for n, one in enumerate(found) if one.error is not None] == wrong
+    assert all(one.value == n * n for n, one in enumerate(found) if n not in wrong)
+
+
+def test_any_other_exception_stops_the_run_and_cancels_the_rest(
+    cluster: clusters.Cluster, tmp_path: Path
+) -> None:
+    work = [Job("bad", crash), *(Job(str(n), once, (tmp_path, n)) for n in range(60))]
+    with pytest.raises(ZeroDivisionError):
+        run(work)
+    time.sleep(1.5)
+    assert len(list(tmp_path.glob("*.txt"))) < 30
+    assert jobs.values(run([Job("a", square, (3,))])) == [9]
+
+
+def test_a_lost_workers_jobs_go_elsewhere_and_nothing_is_done_twice(
+    cluster: clusters.Cluster, tmp_path: Path
+) -> None:
+    def strike() -> None:
+        while len(list(tmp_path.glob("*.txt"))) < 6:
+            time.sleep(0.05)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=strike)
+    killer.start()
+    found = run([Job(str(n), once, (tmp_path, n)) for n in range(40)])
+    killer.join()
+    assert jobs.values(found) == list(range(40))
+    assert [(tmp_path / f"{n}.txt").read_text() for n in range(40)] == list(map(str, range(40)))
+    tries = [len(list(tmp_path.glob(f"{n}-*.try"))) for n in range(40)]
+    assert max(tries) <= 2 and tries.count(2) <= 1  # only what was under way at that moment
+
+
+def test_a_job_that_kills_its_workers_is_named_and_the_others_are_done(
+    cluster: clusters.Cluster,
+) -> None:
+    work = [Job(f"slide {n}", die if n == 4 else square, (n, 0.05)) for n in range(12)]
+    found = run(work)
+    (wrong,) = [one for one in found if one.error is not None]
+    assert wrong.name == "slide 4"
+    assert isinstance(wrong.error, JobError)
+    assert "slide 4 killed its workers, and was set aside" in str(wrong.error)
+    assert [one.value for one in found] == [None if n == 4 else n * n for n in range(12)]
+
+
+def test_a_network_has_a_process_of_its_own_there_too(cluster: clusters.Cluster) -> None:
+    workers = {pid for pid, _ in jobs.values(run([Job(str(n), where, (n,)) for n in range(8)]))}
+    found = list(apart.each([Job("a", where), Job("b", die), Job("c", fail, (1,))]))
+    assert found[0].value[0] not in workers | {os.getpid()}
+    assert "the process of b died. Received: exit code 7" in str(found[1].error)
+    assert isinstance(found[2].error, ImageError)
+
+
+def test_outcomes_left_early_cancel_what_has_not_begun(
+    cluster: clusters.Cluster, tmp_path: Path
+) -> None:
+    work = [Job(str(n), once, (tmp_path, n)) for n in range(60)]
+    with contextlib.closing(jobs.each(work, title="test", progress=False)) as found:
+        assert next(found).value == 0
+    time.sleep(1.5)
+    done = len(list(tmp_path.glob("*.txt")))
+    time.sleep(1.0)
+    assert len(list(tmp_path.glob("*.txt"))) == done < 30
+
+
+def test_after_the_block_jobs_run_here_again(address: str) -> None:
+    with clusters.on(address):
+        assert jobs.engine() is not None
+    assert jobs.engine() is None
+    assert jobs.values(run([Job("a", where)]))[0][0] == os.getpid()
+    with clusters.on(None) as nothing:
+        assert nothing is None and jobs.engine() is None
+
+
+def refused(address: str, **more: Any) -> str:
+    with pytest.raises(SettingsError) as caught, clusters.on(address, **more):
+        raise AssertionError("it was opened")
+    return str(caught.value)
+
+
+def test_a_worker_of_another_version_is_refused_with_both_and_the_host(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = kit.__version__
+    monkeypatch.setattr(kit, "__version__", "9.9.9")
+    said = refused(address)
+    assert "expected: kit 9.9.9" in said.lower() and f"kit {real} on Python" in said
+    assert "tcp://127.0.0.1:" in said
+
+
+def test_a_folder_that_a_worker_does_not_see_is_named(address: str, tmp_path: Path) -> None:
+    assert f"the folder is not here. File: {tmp_path / 'no'}" in refused(
+        address, sees=[tmp_path / "no"]
+    )
+    with clusters.on(address, sees=[tmp_path], writes=[tmp_path / "new"]):
+        pass
+    assert (tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="folders of a process: Linux")
+def test_a_folder_of_the_same_name_and_other_content_is_refused(address: str) -> None:
+    own = Path(f"/proc/{os.getpid()}/task")
+    with clusters.on(address, sees=[own]):
+        pass
+    said = refused(address, sees=[Mirror("/proc/self/task")])
+    assert "does not see a folder" in said and "another content" in said
+
+
+class Mirror(type(Path())):  # type: ignore[misc]
+    """A path that each process reads for itself: what a folder of one machine is."""
+
+    def resolve(self, strict: bool = False) -> Path:
+        return Path(self)
+
+
+def test_an_address_that_does_not_answer_is_refused_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clusters, "ANSWER", 1.0)
+    start = time.monotonic()
+    said = refused("tcp://127.0.0.1:9")
+    assert "the cluster does not answer" in said and "Received: tcp://127.0.0.1:9" in said
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("address", ["local:0", "local:two", "local:", "host", "8786"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    assert "local:N" in refused(address)
+
+
+def test_without_dask_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "find_spec", lambda name: None)
+    assert "pip install 'dask[distributed]'" in refused("local:2")
+
+
+def test_a_cluster_and_a_number_of_workers_exclude_each_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in (
+        ("run", "idc_patches"), ("data", "verify", "idc_patches"),
+        ("predict", "run", "--data", "d", "--out", "o"),
+        ("patches", "s.tif", "--patch-size", "8", "--out", "p"),
+    ):  # fmt: skip
+        assert project.code_of(*command, "--cluster", "local:2", "--workers", "2") == 2
+        assert "--cluster and --workers exclude each other" in capsys.readouterr().err
