@@ -79,16 +79,20 @@ def _python() -> Finding:
     return Finding("Python", "error", f"{text}; 3.11 to 3.13 are supported", "install Python 3.12")
 
 
-def requirements() -> list[Requirement]:
-    """Return what the kit requires on this system, from its metadata or its pyproject.toml."""
+def declared() -> list[str]:
+    """Return what the kit requires on any system, from its metadata or its pyproject.toml."""
     try:
-        lines = metadata.requires(DISTRIBUTION) or []
+        return metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         source = Path(__file__).parents[1] / "pyproject.toml"
         if not source.is_file():
             return []
-        lines = tomllib.loads(source.read_text(encoding="utf-8"))["project"]["dependencies"]
-    parsed = [Requirement(line) for line in lines]
+        return list(tomllib.loads(source.read_text(encoding="utf-8"))["project"]["dependencies"])
+
+
+def requirements() -> list[Requirement]:
+    """Return what the kit requires on this system."""
+    parsed = [Requirement(line) for line in declared()]
     return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 

@@ -99,5 +99,9 @@ class SubmissionError(KitError):
     """A submission is not what the platform accepts."""
 
 
+class BundleError(KitError):
+    """A bundle for a platform cannot be handed over as it is."""
+
+
 class JobError(KitError):
     """A job failed, or its worker died."""

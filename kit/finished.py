@@ -55,10 +55,11 @@ def load(out: Path) -> Finished:
     Raises:
         MissingDataError: The folder holds no run, or one that is not finished.
     """
-    out = need(out, "settings.json", "ensemble.json", "metrics.json")
+    out = need(out, "settings.json", "ensemble.json")
     said, chosen = read_json(out / "settings.json"), read_json(out / "ensemble.json")
     style = {**said["style"], "codes": tuple(tuple(pair) for pair in said["style"]["codes"])}
-    models = tuple(out / "models" / f"{name}.keras" for name in chosen["networks"])
+    place = out / "models" if (out / "models").is_dir() else out  # a bundle has no folders
+    models = tuple(place / f"{name}.keras" for name in chosen["networks"])
     for model in models:
         if not model.is_file() or sha256(model) != chosen["networks"][model.stem]:
             raise MissingDataError(

@@ -42,7 +42,7 @@ FLOORS = {
         embeddings mil _mil_fits _embedding_figures
     """,
     5: """
-        challenges platforms cli
+        challenges platforms bundles cli
     """,
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -157,7 +157,8 @@ ALLOWED = {
     "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
-    "cli": {"challenges", "platforms"},  # the door to both
+    "bundles": {"challenges", "platforms"},  # what is bundled; where it will run
+    "cli": {"challenges", "platforms", "bundles"},  # the door to all three
 }
 
 # The adapter through which TensorFlow may be named, should a measurement ask for it.
