@@ -18,7 +18,7 @@ FLOORS = {
     """,
     1: """
         jobs apart stages settings manifest layout patterns folds metrics intervals
-        thresholds ensemble marks overlaps shift comparison _balance _votes _members _labels
+        thresholds ensemble marks mounts overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
         rules
     """,
@@ -64,7 +64,7 @@ ALLOWED = {
     "checks": {"errors"},  # what every module raises
     "files": {"errors", "_writers"},  # the writers of its temporary files
     "geometry": {"errors"},
-    "manifest": {"layout", "marks"},  # the entry's cases, read from disk; the marks on them
+    "manifest": {"layout", "marks", "mounts"},  # cases read from disk; marks on them; where it is
     "layout": {"patterns"},  # path patterns are one way to lie on disk
     "metrics": {"_counts", "_measures", "_probable", "_report"},  # the door to all of them
     "_ranks": {"_counts", "intervals"},  # the variance of an area
