@@ -21,14 +21,12 @@ from kit.errors import KitError, TableError
 from kit.rules import Rule
 from kit.slide_features import KEY
 
-__all__ = ["RULES", "Fitted", "Rule", "fit", "to_cases"]
+__all__ = ["Fitted", "Rule", "fit", "to_cases"]
 
 log = logging.getLogger(__name__)
 
 NETWORK = ["fold", "seed", "model"]
 
-TOP_SHARE = 0.05
-RULES = ("mean", "max", "top")
 ALL = "all"
 
 
@@ -185,10 +183,9 @@ def _table(
 
 
 def to_cases(
-    predictions: pd.DataFrame, cases: pd.DataFrame, rule: str, classes: Sequence[str],
-    positive: str | None,
-) -> pd.DataFrame:  # fmt: skip
-    """Return one row for each case and network.
+    predictions: pd.DataFrame, cases: pd.DataFrame, classes: Sequence[str], positive: str | None
+) -> pd.DataFrame:
+    """Return one row for each case and network: the mean over its patches, slices or one image.
 
     A case without a patch (a slide without tissue) holds nothing that speaks for the positive
     class: its probability is 0, or equal for all classes where none is positive; it is logged.
@@ -197,8 +194,6 @@ def to_cases(
         predictions: A row for each patch and network: `case_id, fold, seed, model`, `prob_<class>`.
         cases: The cases to score: `case_id, group, label, split` and, where only one fold's
             networks score a case, `fold`.
-        rule: mean over patches; max, or mean of the top twentieth, of the positive class's
-            probability (the other class is what is left). Above two classes only the mean.
         classes: All classes.
         positive: The positive class; None above two classes.
 
@@ -209,23 +204,15 @@ def to_cases(
         TableError: A case has no network: there are no predictions at all of its fold; or it has
             predictions by some of its networks only.
     """
-    choice("aggregate", rule, RULES)
     names = [f"prob_{name}" for name in classes]
-    by = predictions.groupby(KEY, sort=True)
-    scores = by[names].mean()
-    if rule != "mean" and positive is not None:
-        mine = f"prob_{positive}"
-        scores[mine] = by[mine].max() if rule == "max" else by[mine].agg(_top)
-        (other,) = [name for name in names if name != mine]
-        scores[other] = 1 - scores[mine]
+    scores = predictions.groupby(KEY, sort=True)[names].mean()
     table = _merged(_asked(predictions, cases), scores.reset_index(), names[0])
     bare = table[names[0]].isna()
     if bare.any():
         log.warning("no patch, so the stated score: %s", first(table.case_id[bare].unique()))
-        table.loc[bare, names] = 1 / len(names) if positive is None else 0.0
-        if positive is not None:
-            (other,) = [name for name in names if name != f"prob_{positive}"]
-            table.loc[bare, other] = 1.0
+        for name in names:
+            stated = 1 / len(names) if positive is None else float(name != f"prob_{positive}")
+            table.loc[bare, name] = stated
     table = table[["case_id", "group", *NETWORK, "y_true", *names]]
     return table.sort_values(KEY, ignore_index=True)
 
@@ -264,8 +251,3 @@ def _merged(asked: pd.DataFrame, found: pd.DataFrame, name: str) -> pd.DataFrame
             received=first(partly),
         )  # fmt: skip
     return table
-
-
-def _top(prob: pd.Series) -> float:
-    values = np.sort(prob.to_numpy())
-    return float(values[-max(1, round(TOP_SHARE * len(values))) :].mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kit.errors import ImageError, KitError, MissingDataError
 from kit.files import FileIndex, read_json, sha256
 from kit.manifest import Dataset
 from kit.settings import Settings
+from kit.slide_scores import SlideStage, read_rule
 from kit.submission import Format, read_ledger
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,10 @@ def load(out: Path) -> Finished:
     )  # fmt: skip
 
 
-def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFrame:
+def predict(
+    out: Path, data: Path, path: Path, *, workers: int = 1, heatmaps: Path | None = None,
+    failed: float | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Apply a finished run, or an ensemble of several, to later data and write a submission.
 
     No label is read.
@@ -83,6 +88,10 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
         data: Folder of the same layout, from which the manifest's relative roots start.
         path: The submission to write.
         workers: Processes that read.
+        heatmaps: Folder for the heatmaps of slides; None: none are written. Of several runs each
+            has a folder of its own in it.
+        failed: Probability of the positive class of a slide that cannot be opened or read, which is
+            named in a warning; None: an error.
 
     Returns:
         One row a case: `case_id, group`, `prob_<class>`.
@@ -96,7 +105,10 @@ def predict(out: Path, data: Path, path: Path, *, workers: int = 1) -> pd.DataFr
     runs = {"": load(out)} if single else _runs_of(out)
     _check_place(path, [run.out for run in runs.values()])
     lead = next(iter(runs.values()))
-    tables = [_of_run(run, data, workers).assign(run=name) for name, run in runs.items()]
+    tables = [
+        _of_run(run, data, workers, heatmaps and heatmaps / name, failed).assign(run=name)
+        for name, run in runs.items()
+    ]
     ensemble, threshold = lead.ensemble, lead.threshold
     if not single:
         chosen = read_json(out)
@@ -138,39 +150,72 @@ def _renamed(table: pd.DataFrame, runs: dict[str, str], models: tuple[str, ...])
     return table[table["model"].isin(named)].assign(model=table["model"].map(named))
 
 
-def _of_run(run: Finished, data: Path, workers: int) -> pd.DataFrame:
+def _of_run(
+    run: Finished, data: Path, workers: int, maps: Path | None, failed: float | None
+) -> pd.DataFrame:
     """Return the predictions of later data by all networks of one run, a row a case and network."""
     classes, positive = run.dataset.classes, run.dataset.positive
-    load_backend(run.settings.threads)
     cases = run.dataset.cases(data, labels=False)
     root = run.dataset.root(data)
     with tempfile.TemporaryDirectory(prefix="kit-predict-") as folder:
         place = Path(folder)
         index = FileIndex(place / "inputs.parquet")
         cases["key"] = kinds.content_key(run.dataset, root, cases, index)
-        plan, unopened = None, []
+        plan, unopened = None, pd.DataFrame({"case_id": [], "reason": []}, dtype=object)
         if run.dataset.kind in kinds.PLANNED:
-            plan, lost = kinds.patches(
+            plan, unopened = kinds.patches(
                 cases, run.dataset, root, run.settings, folder=place / "plans", workers=workers
             )
-            unopened = list(lost.reason)
+        if plan is not None and run.dataset.kind in kinds.STREAMED:
+            stage = SlideStage(run.dataset, root, run.settings, place, workers)
+            return _of_slides(run, stage, cases, plan, unopened, maps, failed)
+        load_backend(run.settings.threads)
         items = kinds.items(cases, plan, run.settings)
         pixels, failures = store.build(
             place, items, kinds.reader(run.dataset, root, run.settings, items), "later",
             workers=workers,
             quality=run.settings.jpeg_quality,
         )  # fmt: skip
-        if [*unopened, *failures]:
-            raise ImageError(
-                "images cannot be read, and no case may be left out", path=root,
-                received=[*unopened, *failures][0], remedy="mend or replace the file",
-            )  # fmt: skip
-        rule = run.settings.aggregate if run.dataset.kind == "slides" else "mean"
+        _need_all([*unopened.reason, *failures], root)
         parts = inference.predict_all(
             pixels, run.models, classes=classes, folder=place,
             policy=run.settings.augment if run.settings.tta else "none",
         )  # fmt: skip
-        return aggregate.to_cases(parts, cases, rule, classes, positive)
+        return aggregate.to_cases(parts, cases, classes, positive)
+
+
+def _of_slides(
+    run: Finished, stage: SlideStage, cases: pd.DataFrame, plan: pd.DataFrame,
+    unopened: pd.DataFrame, maps: Path | None, failed: float | None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the score of each slide by each network; `failed` is that of one that cannot be read.
+
+    All slides are read before the first that fails is told.
+    """
+    tables, unread = stage.predict(cases, plan, run.models)
+    lost = {**dict(zip(unopened.case_id, unopened.reason, strict=True)), **unread}
+    if failed is None:
+        _need_all(list(lost.values()), stage.root)
+    for reason in lost.values():
+        log.warning("scored %g, because it cannot be read: %s", failed, reason)
+    fitted = read_rule(run.out / "rule.json")
+    if maps is not None:
+        stage.heatmaps(tables, cases, maps)
+    found = stage.score(stage.features(tables, cases), cases, fitted)
+    if fitted is not None:
+        gone = found.case_id.isin(lost)
+        for name in fitted.classes:
+            value = failed if name == fitted.positive else 1 - (failed or 0.0)
+            found.loc[gone, f"prob_{name}"] = value
+    return found
+
+
+def _need_all(failures: Sequence[str], root: Path) -> None:
+    if failures:
+        raise ImageError(
+            "images cannot be read, and no case may be left out", path=root, received=failures[0],
+            remedy="mend or replace the file",
+        )  # fmt: skip
 
 
 def side_by_side(folder: Path) -> pd.DataFrame:

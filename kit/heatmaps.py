@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kit import _cells, checks, files, geometry
-from kit.errors import ImageError, MissingMppError, SettingsError, TableError
+from kit.errors import ImageError, SettingsError, TableError
 from kit.polygons import outlines, to_geojson
 
 if TYPE_CHECKING:
@@ -270,18 +270,19 @@ def write(
     Raises:
         KitError: The disk is full, or the folder cannot be written.
     """
-    try:
-        mpp = slide.mpp
-    except MissingMppError:
-        mpp = None
-    heatmap = raster(patches, slide.size, column=column, step=step, mpp=mpp)
+    heatmap = raster(patches, slide.size, column=column, step=step, mpp=slide.known_mpp)
     x, y, _, _ = slide.bounds
     found = json.dumps(contours(heatmap, threshold, origin_level0=(x, y)), allow_nan=False)
-    name = file_name(heatmap.case_id)
-    tiff, geojson = (Path(folder) / f"{name}{suffix}" for suffix in (".tif", ".geojson"))
+    tiff, geojson = paths(heatmap.case_id, folder)
     files.write_text(geojson, found)
     write_tiff(heatmap, tiff)
     return tiff, geojson
+
+
+def paths(case_id: str, folder: str | PathLike[str]) -> tuple[Path, Path]:
+    """Return where `write` puts a case's TIFF and GeoJSON."""
+    name = file_name(case_id)
+    return Path(folder) / f"{name}.tif", Path(folder) / f"{name}.geojson"
 
 
 def file_name(case_id: str) -> str:

@@ -21,7 +21,8 @@ from kit.settings import Settings
 from kit.store import Reader
 
 PLANNED = ("slides", "dicom")
-"""Kinds whose cases give many images each."""
+STREAMED = ("slides",)
+"""Kinds whose cases give many images each, and those that are predicted from their files."""
 READS = ("image_size", "mixed_sizes")
 PLANS = (
     "patch_size", "mpp", "level", "stride", "min_tissue", "min_tumour", "max_normal", "partial",
@@ -87,11 +88,19 @@ def _slices(case_id: str, folder: Path, label: str | None) -> pd.DataFrame:
     return pd.DataFrame({"case_id": case_id, "x": 0, "y": chosen, "label": label})
 
 
-def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) -> pd.DataFrame:
+def items(
+    cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings, *, streamed: bool = False
+) -> pd.DataFrame:
     """Return the images to keep: `case_id, path, label, group, split, key, train, predict`.
 
     What is predicted is chosen without a look at labels; what is learnt from is balanced. Labels
     are those to learn, as a person's review left them; a case that it drops stays to be predicted.
+
+    Args:
+        cases: The cases table.
+        plan: The patches table; None where a case is one image.
+        settings: How much of a case is learnt from and predicted.
+        streamed: Whether cases are predicted from their files: only what is learnt from is kept.
     """
     cases = taught(cases)
     if plan is None:
@@ -106,11 +115,13 @@ def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) ->
     label = plan.label.where(own, plan.case_id.map(owner.label))
     learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
     learnt = draw(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
-    predicted = spread(plan, per_slide=settings.predict_per_slide, seed=seed)[place]
-    table = learnt.assign(train=True).merge(predicted.assign(predict=True), on=place, how="outer")
+    table = learnt.assign(train=True)
+    if not streamed:
+        predicted = to_predict(plan, settings)[place].assign(predict=True)
+        table = table.merge(predicted, on=place, how="outer")
     # Patches of a dropped case keep their place, so that no other patch is read again.
     table["train"] = table.train.eq(True) & table.case_id.map(owner.train).eq(True)
-    table["predict"] = table.predict.eq(True)
+    table["predict"] = table["predict"].eq(True) if "predict" in table else False
     for name in ("path", "group", "split"):
         table[name] = table.case_id.map(owner[name])
     table["label"] = table.label.where(table.train, None)
@@ -118,6 +129,13 @@ def items(cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings) ->
     crops = zip(keys, *(table[name] for name in place[1:]), strict=True)
     table["key"] = [f"{key}@{','.join(map(str, crop))}" for key, *crop in crops]
     return table.sort_values(place, ignore_index=True)
+
+
+def to_predict(plan: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Return the rows of a plan that are predicted, chosen without a look at labels."""
+    if settings.predict_per_slide is None:
+        return plan
+    return spread(plan, per_slide=settings.predict_per_slide, seed=settings.seed)
 
 
 def reader(dataset: Dataset, root: Path, settings: Settings, items: pd.DataFrame) -> Reader:

@@ -104,10 +104,10 @@ def cross_validate(
             parts.append(_fit_and_predict(fit, source, learnt, seen))
     found = pd.concat(parts, ignore_index=True)
     is_test = found.case_id.isin(further.case_id)
-    oof = to_cases(found[~is_test], asked, "mean", classes, positive)
+    oof = to_cases(found[~is_test], asked, classes, positive)
     if not len(further):
         return oof, oof.iloc[:0]
-    return oof, to_cases(found[is_test], further, "mean", classes, positive)
+    return oof, to_cases(found[is_test], further, classes, positive)
 
 
 def _check(

@@ -10,6 +10,10 @@ import numpy as np
 import pandas as pd
 
 from kit import figures
+from kit.annotations import read_mask
+from kit.files import read_table
+from kit.heatmaps import read_tiff
+from kit.manifest import Dataset
 from kit.slides import open_slide
 from kit.store import Store
 
@@ -84,6 +88,26 @@ def patches_on_slide(
     path = root / str(cases.path[cases.case_id == best].iloc[0])
     with open_slide(path, mpp=own_mpp) as slide:
         return figures.patches_on_thumbnail(slide, train[train.case_id == best])
+
+
+def slide_heatmap(dataset: Dataset, root: Path, case: pd.Series, tiff: Path, table: Path) -> Figure:
+    """Return a slide with its tissue, its mask where there is one, and its heatmap.
+
+    Args:
+        dataset: The slide's entry of the manifest.
+        root: Folder that paths are relative to.
+        case: The slide's row of the cases table.
+        tiff: Its heatmap.
+        table: Its patch predictions.
+    """
+    drawn = case.get("mask")
+    with open_slide(root / str(case["path"]), mpp=dataset.mpp) as slide:
+        mask = None
+        if isinstance(drawn, str):
+            mask = read_mask(root / drawn, slide, values=dataset.mask_values)
+        return figures.slide_heatmap(
+            slide, read_tiff(tiff), read_table(table), column=f"prob_{dataset.positive}", mask=mask
+        )
 
 
 def figure_table(metrics: Mapping[str, Any]) -> pd.DataFrame:

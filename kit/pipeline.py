@@ -3,118 +3,31 @@
 from __future__ import annotations
 
 import logging
-import math
-import tempfile
 import time
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kit import aggregate, alike, histories, marks, plans, scoring, submission, training, weights
+from kit import alike, heatmaps, histories, marks, plans, scoring, slide_scores, submission
 from kit.ensemble import Ensemble
-from kit.files import digest, fingerprint, read_json, sha256, write_json
-from kit.prepared import Prepared
+from kit.files import digest, fingerprint, read_json, table_key, write_json
+from kit.predicted import Predicted
 from kit.recipes import recipe_of
 from kit.scoring import Scored
 from kit.settings import settings_key
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 log = logging.getLogger(__name__)
 
 CHOSEN = "the held-out fold chose the epoch, so that these figures are a little optimistic"
-ENDING, SHARE = 45.0, 0.25  # of a time budget, for figures, submission and report: the lesser
-REHEARSED_FROM, REHEARSED_TIME = 8, 300.0  # epochs in all, and seconds of a time budget:
-# a shorter training is as soon over as its rehearsal.
 
 
-class Run(Prepared):
+class Run(Predicted):
     """One run of a challenge, from its cases to a submission and a report; see `Prepared`."""
-
-    def _check(self) -> None:
-        super()._check()
-        self._pretrained()
-
-    def oof(self) -> pd.DataFrame:
-        """Return the out-of-fold predictions, a row for each training case and network."""
-        return self._predictions[0]
-
-    def test(self) -> pd.DataFrame:
-        """Return the predictions of the test cases, a row for each case and network."""
-        return self._predictions[1]
-
-    @cached_property
-    def _predictions(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        values, folds, cases = self.settings, self.folds(), self.cases()
-        self._rehearse()
-        found = training.cross_validate(
-            folds, self.pixels(), values.model, recipe_of(values), self.models, values.seeds,
-            classes=self.dataset.classes, tta=values.tta, only=self.only, workers=self.trainers,
-            everything=values.everything, until=self._end(), **self._pretrained(),
-        )  # fmt: skip
-        rule = values.aggregate if self.dataset.kind == "slides" else "mean"
-        cases = cases[["case_id", "group", "label", "split"]]
-        held = cases.drop(columns="group").merge(folds[["case_id", "group", "fold"]], on="case_id")
-        held = held[held.fold.isin(found[0].fold)]  # of the folds that were asked for and trained
-        asked = (held, cases[cases.split == "test"])
-        oof, test = (
-            aggregate.to_cases(part, mine, rule, self.dataset.classes, self.dataset.positive)
-            for part, mine in zip(found, asked, strict=True)
-        )
-        return (
-            self.stages.table("oof", digest(oof), lambda: oof),
-            self.stages.table("test", digest(test), lambda: test),
-        )
-
-    def _end(self) -> float:
-        """Return when the predictions must be there, for figures and submission to be in time."""
-        left = self.until - self.begun
-        return self.until - (min(ENDING, SHARE * left) if math.isfinite(left) else 0.0)
-
-    def _pretrained(self) -> dict[str, Path | None]:
-        """Return the files that the networks begin with or learn from."""
-        named, teacher = self.settings.weights, self.settings.teacher
-        return {
-            "weights": None if named is None else weights.find(
-                self.dataset, named, [self.dataset.manifest.parent, self.root, self.root.parent]
-            ),
-            "teacher": None if teacher is None else plans.check_teacher(Path(teacher)),
-        }  # fmt: skip
-
-    def _rehearse(self) -> None:
-        """Before the first long training, take a tiny network the whole way to a submission."""
-        values, folds = self.settings, self.folds()
-        fits = training.plan(
-            folds, self.pixels(), values.model, recipe_of(values), self.models, values.seeds,
-            classes=self.dataset.classes, only=self.only, **self._pretrained(),
-        )  # fmt: skip
-        left = sum(fit.total for fit in fits if not fit.done())
-        short = self._end() - time.time() < REHEARSED_TIME
-        if left <= REHEARSED_FROM or short or training.begun(self.models):
-            return
-        log.info("rehearsal: a tiny network on a few images, all the way to a submission")
-        views = values.augment if values.tta else "none"
-        oof, test = training.rehearse(fits, folds, views, workers=self.trainers)
-        rows = (test if len(test) else oof).drop_duplicates("case_id")
-        data, style = self.dataset, self.challenge.style
-        with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
-            path = Path(folder) / "submission.csv"
-            submission.write(path, submission.table(
-                rows, style, data.classes, data.positive, 0.5 if data.positive else None
-            ), style)  # fmt: skip
-            submission.validate(path, style, list(rows.case_id), data.classes)
-
-    def unfinished(self) -> list[str]:
-        """Return the networks that the time budget left untrained, a line each."""
-        there = set(zip(self.oof().fold, self.oof().seed, strict=True))
-        numbers = self.only if self.only is not None else sorted(self.folds().fold.unique())
-        return [
-            f"fold {fold}, seed {seed}: not finished, the time was up; the same command goes on"
-            for seed in range(self.settings.seeds)
-            for fold in numbers
-            if (fold, seed) not in there
-        ]
 
     def ensemble(self) -> Ensemble:
         """Return the ensemble of all folds and seeds."""
@@ -130,11 +43,12 @@ class Run(Prepared):
     def metrics(self) -> dict[str, Any]:
         """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
         path, values = self.out / "metrics.json", self.settings
-        cautions = alike.cautions(self.alike(), self.cases(), self.dataset.caution)
+        about, said = self._about_slides()
+        cautions = [*alike.cautions(self.alike(), self.cases(), self.dataset.caution), *said]
         if recipe_of(values).chooses:
             cautions = [*cautions, CHOSEN]
-        inputs = [digest(self.oof()), digest(self.folds()), cautions, settings_key(values)]
-        inputs += marks.key(self.cases())
+        inputs = [digest(self.oof()), digest(self.folds()), cautions, settings_key(values),
+                  *marks.key(self.cases()), *([about] if about else [])]  # fmt: skip
 
         def make() -> None:
             found = scoring.figures(
@@ -146,7 +60,7 @@ class Run(Prepared):
                 self.scored(), self.cases(), resamples=values.resamples, seed=values.seed,
                 graded=self.dataset.graded,
             )  # fmt: skip
-            write_json(path, found)
+            write_json(path, found | about)
 
         self.stages.files("metrics", inputs, [path], make)
         found: dict[str, Any] = read_json(path)
@@ -174,12 +88,42 @@ class Run(Prepared):
     def _networks(self) -> dict[str, str]:
         """Return the networks of the ensemble by name, with the sha256 of each."""
         rows = self.test() if len(self.test()) else self.oof()
-        pairs = rows[["fold", "seed"]].drop_duplicates().sort_values(["fold", "seed"])
-        names = [training.stem(fold, seed) for fold, seed in pairs.itertuples(index=False)]
-        return {name: sha256(self.models / f"{name}.keras") for name in names}
+        there = plans.networks(self.models)
+        mine = there[there.fold.isin(rows.fold) & there.seed.isin(rows.seed)]
+        return dict(sorted(zip(mine.name, mine.sha256, strict=True)))
 
     def _final(self) -> pd.DataFrame:
         return self.ensemble().predict(self.test() if len(self.test()) else self.oof())
+
+    def _about_slides(self) -> tuple[dict[str, Any], list[str]]:
+        """Return what is said of slides beside the figures, and the cautions."""
+        rule = self.slide_rule()
+        if rule is None:
+            return {}, []
+        inside = slide_scores.inside(
+            self.patch_predictions(), self.patches(), self.folds(), rule.positive
+        )
+        return slide_scores.told(rule, inside), slide_scores.cautions(rule)
+
+    def heatmaps(self) -> dict[str, tuple[Path, Path]]:
+        """Write `heatmaps/<case_id>.tif` and `.geojson` of each slide; return their paths.
+
+        Above two classes, and of cases that are no slides, there is none.
+
+        Raises:
+            KitError: The disk is full, or the folder cannot be written.
+        """
+        if self.slide_rule() is None:
+            return {}
+        tables, folder = self.patch_predictions(), self.out / "heatmaps"
+        found = {name: heatmaps.paths(name, folder) for name in tables}
+        self.stages.files(
+            "heatmaps",
+            {name: table_key(path) for name, path in tables.items()},
+            [path for pair in found.values() for path in pair],
+            lambda: self.slides.heatmaps(tables, self.cases(), folder),
+        )
+        return found
 
     def report(self) -> Path:
         """Write `report.html` with the figures, and the figures on their own."""
@@ -200,6 +144,7 @@ class Run(Prepared):
             drawn["patches_on_thumbnail"] = overview.patches_on_slide(
                 self.cases(), plan, self.root, self.dataset.mpp
             )
+            drawn |= self._most_suspicious()
         drawn |= overview.draw(
             self.cases(), self.folds(), histories.read_all(self.models), self.scored().table,
             metrics, classes=self.dataset.classes, positive=self.dataset.positive,
@@ -211,6 +156,20 @@ class Run(Prepared):
             warnings=self._warnings(metrics), failures=self.failures(), synthetic=self.synthetic,
         )  # fmt: skip
 
+    def _most_suspicious(self) -> dict[str, Figure]:
+        """Return the heatmap of the slide that is surest of the positive class, test or not."""
+        from kit import overview
+
+        shown, data, joined = self.heatmaps(), self.dataset, self._final()
+        joined = joined[joined.case_id.isin(list(shown))]
+        if not len(joined):
+            return {}
+        best = joined.sort_values(f"prob_{data.positive}").case_id.iloc[-1]
+        case = self.cases()[self.cases().case_id == best].iloc[0]
+        return {"slide_heatmap": overview.slide_heatmap(
+            data, self.root, case, shown[best][0], self.patch_predictions()[best]
+        )}  # fmt: skip
+
     def _warnings(self, metrics: dict[str, Any]) -> list[str]:
         return [*metrics["warnings"], *alike.of_tests(self.alike(), self.cases())]
 
@@ -218,6 +177,7 @@ class Run(Prepared):
         """Run every stage and return what `kit run --json` prints."""
         start = time.monotonic()
         metrics, path = self.metrics(), self.submission()
+        self.heatmaps()
         self.report()
         if self.ledger is not None and not self.smoke and not self.synthetic:
             mean = metrics["mean_of_six"]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kit.checks import columns, first, positive_int
 from kit.errors import SettingsError, TableError
-from kit.files import digest, fingerprint, read_table, sha256
+from kit.files import digest, fingerprint, read_table, sha256, write_table
 from kit.fits import EVERYTHING, Fit
 from kit.folds import check_no_leak
 from kit.models import check_model
@@ -75,6 +75,27 @@ def plan(
 def stem(fold: int, seed: int) -> str:
     """Return the name of a network's files."""
     return f"all_seed{seed}" if fold == EVERYTHING else f"fold{fold}_seed{seed}"
+
+
+def write_networks(fits: Sequence[Fit], out: Path) -> None:
+    """Write the table of the networks that are finished (see `networks`)."""
+    rows = [
+        {"name": fit.path.stem, "fold": fit.fold, "seed": fit.seed, "model": fit.model,
+         "sha256": sha256(fit.path)} for fit in fits
+    ]  # fmt: skip
+    write_table(pd.DataFrame(rows), out / "networks.parquet", fingerprint(rows))
+
+
+def networks(out: Path) -> pd.DataFrame:
+    """Return the networks that a cross-validation finished in this folder, a row each.
+
+    Columns: `name`, of its files (`.keras`, and its note, `.json`); `fold`, `EVERYTHING` where it
+    was trained on all items; `seed, model`; `sha256` of the file.
+
+    Raises:
+        KitError: No cross-validation ended here.
+    """
+    return read_table(Path(out) / "networks.parquet")
 
 
 def check_folds(folds: pd.DataFrame) -> None:

@@ -195,9 +195,12 @@ class Prepared:
         return self._read[1]
 
     @cached_property
-    def _read(self) -> tuple[Store, list[str]]:
+    def _read(self) -> tuple[Store, list[str], set[str]]:
+        """Return the store, what could not be read, and the cases that are lost by it."""
         cases, unopened = self.cases(), self._planned[1]
-        items = kinds.items(cases, self.patches(), self.settings)
+        items = kinds.items(
+            cases, self.patches(), self.settings, streamed=self.dataset.kind in kinds.STREAMED
+        )
         found, unread = store.build(
             self.out / "pixels", items,
             kinds.reader(self.dataset, self.root, self.settings, items),
@@ -206,6 +209,12 @@ class Prepared:
         )  # fmt: skip
         failures = [*unopened.reason, *unread]
         gone = set(items.case_id) - set(found.items.case_id) | set(unopened.case_id)
+        self._leave_out(gone, failures)
+        return found, failures, gone
+
+    def _leave_out(self, gone: set[str], failures: Sequence[str]) -> None:
+        """Say which cases are left out, or raise where one may not be, or they are too many."""
+        cases = self.cases()
         lost = cases[cases.case_id.isin(gone)]
         if (lost.split == "test").any():
             raise ImageError(
@@ -219,7 +228,6 @@ class Prepared:
             )  # fmt: skip
         for failure in failures:
             log.warning("left out: %s", failure)
-        return found, failures
 
     def folds(self) -> pd.DataFrame:
         """Return the folds table: `case_id, group, label, fold`, a row for each training case."""
@@ -227,12 +235,8 @@ class Prepared:
 
     @cached_property
     def _folds(self) -> pd.DataFrame:
-        cases, kept = self.cases(), self.pixels().items.case_id
-        plan = self.patches()
-        if plan is not None:  # a slide without tissue has no pixels and stays a case
-            bare = set(cases.case_id) - set(plan.case_id) - set(self._planned[1].case_id)
-            kept = pd.concat([kept, pd.Series(sorted(bare), dtype=object)])
-        cases = cases[(cases.split != "test") & cases.case_id.isin(kept)].reset_index(drop=True)
+        cases, lost = self.cases(), self._read[2]  # a slide without pixels may stay a case
+        cases = cases[(cases.split != "test") & ~cases.case_id.isin(lost)].reset_index(drop=True)
         base, pairs = cases[["case_id", "group", "label"]], alike.within(self.alike(), cases)
         given = self._given_folds() if self.fold_table else None
         n_splits, seed = self.settings.n_splits, self.settings.seed

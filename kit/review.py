@@ -21,6 +21,7 @@ from kit.errors import KitError, TableError
 from kit.files import atomic, read_json, read_table
 from kit.finished import need
 from kit.hard_cases import most_wrong
+from kit.slide_jobs import table_path
 from kit.store import Store
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ def sheet(out: Path, rows: pd.DataFrame) -> Figure:
 
 def _patches(out: Path, ids: pd.Series) -> pd.DataFrame:
     """Return the networks' out-of-fold predictions of the patches of some cases."""
-    parts = [read_table(path) for path in sorted((out / "models").glob("*_oof.parquet"))]
+    of_slides = [table_path(out / "slides", case) for case in ids]
+    paths = [*sorted((out / "models").glob("*_oof.parquet")), *of_slides]
+    parts = [read_table(path) for path in paths if path.is_file()]
     found = [part[part["case_id"].isin(ids)] for part in parts if {"x", "y"} <= set(part)]
     return pd.concat([pd.DataFrame({"case_id": [], "x": [], "y": []}), *found], ignore_index=True)
 
@@ -194,7 +197,8 @@ def _picture(
     store: Store, case: str, suggested: str, patches: pd.DataFrame | None
 ) -> np.ndarray:  # fmt: skip
     """Return a case's image, or the patches likest to the suggested class side by side."""
-    items = store.items[(store.items["case_id"] == case) & store.items["predict"]]
+    items = store.items[store.items["case_id"] == case]  # of a slide: those learnt from
+    items = items[items["predict"]] if items["predict"].any() else items
     if patches is None:
         return store.pixels[items.index[0]]
     mine = patches[patches["case_id"] == case]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kit.checks import first, nearest
 from kit.errors import SettingsError
 from kit.files import fingerprint
+from kit.rules import Rule
 from kit.thresholds import DEMANDED
 
 Kind = Literal["slides", "patches", "images", "dicom", "arrays"]
@@ -52,8 +53,14 @@ class Settings(BaseModel):
         None, ge=1, le=100, description="pixels are kept as JPEG of this quality; None: lossless"
     )
     patches_per_slide: int = Field(128, ge=1, description="most patches of a slide to learn from")
-    predict_per_slide: int = Field(400, ge=1, description="most patches of a slide to predict")
-    aggregate: Literal["mean", "max", "top"] = Field("top", description="patch to slide score")
+    predict_per_slide: int | None = Field(
+        None, ge=1, description="most patches of a slide to predict; None: all that are planned"
+    )
+    aggregate: Annotated[str, AfterValidator(lambda text: str(Rule.parse(text)))] = Field(
+        "top=0.05",
+        description="patches to slide score: mean, max, top, percentile, share, region, noisy_or "
+        "(=NUMBER, else chosen nested), best, logistic, boosting",
+    )
 
     model: str = Field("seresnet_small", description="a name of kit.models.REGISTRY")
     weights: str | None = Field(

@@ -69,9 +69,14 @@ def predict_slides(
         made_by = fingerprint([case["key"], policy, mpp])
         work.append(jobs.Job(str(case["case_id"]), _predict, (
             root / str(case["path"]), mpp, rows, members, tuple(classes), policy,
-            folder / f"{fingerprint(case['case_id'])}.parquet", made_by, threads,
+            table_path(folder, str(case["case_id"])), made_by, threads,
         )))  # fmt: skip
     return _watched(work, places, workers)
+
+
+def table_path(folder: Path, case_id: str) -> Path:
+    """Return where a slide's table is kept."""
+    return folder / f"{fingerprint(case_id)}.parquet"
 
 
 def _of_fold(case_id: str, fold: float, notes: Mapping[Path, Mapping[str, Any]]) -> list[Path]:

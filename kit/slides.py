@@ -150,6 +150,14 @@ class Slide:
         x, y = (self.properties.get(f"openslide.mpp-{axis}") for axis in "xy")
         return self._check_mpp(x, y)
 
+    @property
+    def known_mpp(self) -> float | None:
+        """The same, or None where the slide does not say it."""
+        try:
+            return self.mpp
+        except MissingMppError:
+            return None
+
     def _check_mpp(self, x: object, y: object) -> float:
         try:
             mpp_x, mpp_y = float(str(x)), float(str(y))

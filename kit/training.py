@@ -21,7 +21,7 @@ from kit.checks import choice, columns, positive_int
 from kit.errors import ModelError, SettingsError, TrainingError
 from kit.files import digest, fingerprint, read_json, table_key, write_json
 from kit.fits import EVERYTHING, Fit
-from kit.plans import FORMAT, codes, learnt, plan, stem
+from kit.plans import FORMAT, codes, learnt, plan, stem, write_networks
 from kit.policies import policy
 from kit.recipes import Recipe, recipe_of
 from kit.settings import choices, defaults, describe, difference
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 REHEARSED = 8  # images of each side that a rehearsal predicts
 Tables = tuple[pd.DataFrame, pd.DataFrame]
+Done = tuple[Fit, Tables]
 
 
 def cross_validate(
@@ -53,6 +54,7 @@ def cross_validate(
     weights: Path | None = None,
     teacher: Path | None = None,
     everything: str = "no",
+    later: int = 0,
     until: float = math.inf,
 ) -> Tables:
     """Train a network for each fold and seed, and predict what it has not seen.
@@ -82,12 +84,14 @@ def cross_validate(
         everything: "add" or "only": networks on all training items too, for as many epochs as the
             folds kept (their median); they predict the test items, beside those of the folds or
             alone. Their fold is `EVERYTHING`.
+        later: Images that are predicted elsewhere after the last network, for which it leaves time.
         until: `time.time()` at which the predictions must be there. Networks that are not
             finished by then are left out and said; if none is, they are taken as they are.
 
     Returns:
         The out-of-fold and the test predictions table, a row for each item and network:
-        `case_id, group, fold, seed, model, y_true`, `prob_<class>`, and `x, y` for patches.
+        `case_id, group, fold, seed, model, y_true`, `prob_<class>`, and `x, y` for patches. Which
+        networks are finished stands in `networks.parquet` (`kit.plans.networks`).
 
     Raises:
         SettingsError: The folder holds networks of another recipe (the difference is shown).
@@ -108,17 +112,26 @@ def cross_validate(
         folds, data, model, recipe, out, seeds, classes=names, only=only, weights=weights,
         teacher=teacher,
     )  # fmt: skip
-    fits = [_timed(fit, folds, tta, until) for fit in fits]
-    found = _run(fits, folds, recipe.augment if tta else "none", workers)
-    if not any(found):
-        found = [*_cut(fits, folds, recipe.augment if tta else "none", workers)]
-    oof = pd.concat([one[0] for one in found if one], ignore_index=True)
-    test = pd.concat([one[1] for one in found if one], ignore_index=True)
-    if everything == "no" or not len(test):
-        return oof, test
-    more = _on_everything(fits, folds, recipe.augment if tta else "none", workers)
-    return oof, pd.concat([more] if everything == "only" and len(more) else [test, more],
-                          ignore_index=True)  # fmt: skip
+    views = recipe.augment if tta else "none"
+    fits = [_timed(fit, folds, views, later, until) for fit in fits]
+    found = _run(fits, folds, views, workers)
+    if not found:
+        found = _cut(fits, folds, views, workers)
+    if everything != "no":
+        found += _on_everything(fits, folds, views, workers)
+    write_networks([fit for fit, _ in found], Path(out))
+    return _joined(found, everything)
+
+
+def _joined(found: Sequence[Done], everything: str) -> Tables:
+    """Return the tables of all networks; those on everything alone predict tests, where asked."""
+    of_folds = [tables for fit, tables in found if fit.fold != EVERYTHING]
+    more = [tables[1] for fit, tables in found if fit.fold == EVERYTHING]
+    tests = [] if everything == "only" and more else [tables[1] for tables in of_folds]
+    return (
+        pd.concat([tables[0] for tables in of_folds], ignore_index=True),
+        pd.concat([*tests, *more], ignore_index=True),
+    )
 
 
 def begun(out: Path) -> bool:
@@ -142,18 +155,18 @@ def _claim(out: Path, model: str, recipe: Recipe, classes: Sequence[str]) -> Non
     write_json(path, mine)
 
 
-def _timed(fit: Fit, folds: pd.DataFrame, tta: bool, until: float) -> Fit:
+def _timed(fit: Fit, folds: pd.DataFrame, views: str, later: int, until: float) -> Fit:
     """Return a fit that knows when it must end, and how much is to be predicted before."""
-    steps = policy(fit.recipe.augment)
-    views = (8 if steps.symmetries else 2 if steps.flip else 1) if tta else 1
+    steps = policy(views)
+    each = 8 if steps.symmetries else 2 if steps.flip else 1
     images = sum(len(rows) for rows in _sides(fit, folds).values())
-    return replace(fit, predictions=views * images, until=until)
+    return replace(fit, predictions=each * (images + later), until=until)
 
 
 def _run(
     fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int, *, cut: bool = False
-) -> list[Tables | None]:
-    """Train and predict; None for a network that is not finished because the time was up."""
+) -> list[Done]:
+    """Train and predict; a network is left out that is not finished because the time was up."""
     work = [jobs.Job(fit.name, fit_and_predict, (fit, folds, views, cut)) for fit in fits]
     left = [fit for fit in fits if not fit.done()]
     apart_from_here = workers > 0 and not all(_predicted(fit, folds, views) for fit in fits)
@@ -164,7 +177,8 @@ def _run(
             done.append(outcome)
             if fit in left:
                 say(fit, outcome)
-    return jobs.values(done)
+    tables = jobs.values(done)
+    return [(fit, one) for fit, one in zip(fits, tables, strict=True) if one is not None]
 
 
 @contextlib.contextmanager
@@ -176,15 +190,15 @@ def _closing(outcomes: Any) -> Iterator[None]:
             outcomes.close()
 
 
-def _cut(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int) -> list[Tables]:
-    """Return the predictions of the networks that have an epoch, as they are; of one at least."""
-    found: list[Tables] = []
+def _cut(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int) -> list[Done]:
+    """Return the networks that have an epoch, as they are, with their predictions; one at least."""
+    found: list[Done] = []
     for fit in fits:
         if found and time.time() > fit.until:
             break
         if any((fit.path.parent / "state").glob(f"{fit.path.stem}-*.npz")):
             log.warning("%s is taken as it is: the time was up before any was finished", fit.name)
-            found += [one for one in _run([fit], folds, views, workers, cut=True) if one]
+            found += _run([fit], folds, views, workers, cut=True)
     if found:
         return found
     raise TrainingError(
@@ -195,12 +209,12 @@ def _cut(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int) -> 
 
 def _on_everything(
     fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int
-) -> pd.DataFrame:
-    """Return the test predictions of networks trained on all items, as long as the folds kept."""
+) -> list[Done]:
+    """Return networks trained on all items as long as the folds kept, with their predictions."""
     done = [fit for fit in fits if fit.done()]
     if len(done) < len(fits):
         log.warning("no network is trained on everything: the time was up before the folds ended")
-        return pd.DataFrame()
+        return []
     kept = np.array([read_json(fit.path.with_suffix(".json"))["chosen"] for fit in done])
     epochs = tuple(int(n) for n in np.ceil(np.median(kept, axis=0)))
     model = fits[0]
@@ -221,8 +235,7 @@ def _on_everything(
             held_codes=none, recipe=recipe, fold=EVERYTHING, seed=seed, key=key, epochs=epochs,
             path=model.path.with_name(f"{stem(EVERYTHING, seed)}.keras"),
         ))  # fmt: skip
-    found = [one[1] for one in _run(every, folds, views, workers) if one]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    return _run(every, folds, views, workers)
 
 
 def _predicted(fit: Fit, folds: pd.DataFrame, views: str) -> bool:

@@ -144,6 +144,18 @@ def predict(
     finished: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
     data: Annotated[Path, typer.Option(help="Folder of later data, same layout.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Submission to write.", metavar="FILE")],
+    heatmaps: Annotated[
+        Path | None, typer.Option(help="Folder for the heatmaps of slides.", metavar="DIR")
+    ] = None,
+    failed_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability of the positive class of slides that cannot be read; they are named. "
+            "By default one such slide is an error.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     workers: Workers = None,
 ) -> int:
     """Apply a finished run to data that came later.
@@ -153,7 +165,10 @@ def predict(
     from kit import finished as runs
     from kit import jobs
 
-    table = runs.predict(finished, data, out, workers=workers or jobs.default_workers(1))
+    table = runs.predict(
+        finished, data, out, workers=workers or jobs.default_workers(1), heatmaps=heatmaps,
+        failed=failed_score,
+    )  # fmt: skip
     typer.echo(f"{len(table)} cases predicted: {out}")
     return OK
 

@@ -1,0 +1,191 @@
+"""The stages of a run from its folds to its predictions: networks, and a row for each case."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from kit import aggregate, kinds, plans, slide_scores, submission, training, weights
+from kit.aggregate import Fitted
+from kit.files import digest, table_key
+from kit.prepared import Prepared
+from kit.recipes import recipe_of
+from kit.slide_scores import SlideStage
+
+log = logging.getLogger(__name__)
+
+ENDING, SHARE = 45.0, 0.25  # of a time budget, for figures, submission and report: the lesser
+REHEARSED_FROM, REHEARSED_TIME = 8, 300.0  # epochs in all, and seconds of a time budget:
+# a shorter training is as soon over as its rehearsal.
+
+
+class Predicted(Prepared):
+    """A run up to its predictions; see `Prepared`."""
+
+    def _check(self) -> None:
+        super()._check()
+        self._pretrained()
+
+    def oof(self) -> pd.DataFrame:
+        """Return the out-of-fold predictions, a row for each training case and network."""
+        return self._predictions[0]
+
+    def test(self) -> pd.DataFrame:
+        """Return the predictions of the test cases, a row for each case and network."""
+        return self._predictions[1]
+
+    @cached_property
+    def _predictions(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        if self.streamed:
+            oof, test, _ = self._slide_scores
+        else:
+            found = self._trained
+            oof, test = (
+                aggregate.to_cases(part, mine, self.dataset.classes, self.dataset.positive)
+                for part, mine in zip(found, self._asked(found[0].fold), strict=True)
+            )
+        return (
+            self.stages.table("oof", digest(oof), lambda: oof),
+            self.stages.table("test", digest(test), lambda: test),
+        )
+
+    def patch_predictions(self) -> dict[str, Path]:
+        """Return the table of each slide's patch predictions; a slide without patches has none."""
+        return self._seen[0]
+
+    def slide_rule(self) -> Fitted | None:
+        """Return the rule that scores slides, as it was fitted; None of other cases."""
+        return self._slide_scores[2] if self.streamed else None
+
+    @cached_property
+    def _trained(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return what the networks, trained here, say of each stored item that is predicted."""
+        values, tests = self.settings, (self.cases().split == "test").any()
+        self._rehearse()
+        return training.cross_validate(
+            self.folds(), self.pixels(), values.model, recipe_of(values), self.models, values.seeds,
+            classes=self.dataset.classes, tta=values.tta, only=self.only, workers=self.trainers,
+            everything=values.everything if tests else "no", later=self._later(),
+            until=self._end(), **self._pretrained(),
+        )  # fmt: skip
+
+    def _asked(self, numbers: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the training cases of these folds, with the fold, and the test cases."""
+        cases, folds = self.cases(), self.folds()
+        held = cases.drop(columns="group").merge(folds[["case_id", "group", "fold"]], on="case_id")
+        return held[held.fold.isin(numbers)], cases[cases.split == "test"]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether cases are slides, predicted from their files patch by patch."""
+        return self.dataset.kind in kinds.STREAMED
+
+    @property
+    def slides(self) -> SlideStage:
+        """How slides are predicted and scored."""
+        return SlideStage(self.dataset, self.root, self.settings, self.out / "slides", self.workers)
+
+    def _later(self) -> int:
+        """Return how many patches all networks together predict when the last is trained."""
+        plan = self.patches()
+        if plan is None or not self.streamed:
+            return 0
+        rows, cases = kinds.to_predict(plan, self.settings), self.cases()
+        tests = int(rows.case_id.isin(cases.case_id[cases.split == "test"]).sum())
+        return self.settings.seeds * (len(rows) + (self.folds().fold.nunique() - 1) * tests)
+
+    @cached_property
+    def _seen(self) -> tuple[dict[str, Path], dict[str, str]]:
+        """Return the patch predictions of each slide, and of those that failed, why."""
+        _, plan = self._trained, self.patches()
+        if plan is None:
+            return {}, {}
+        networks = plans.networks(self.models)
+        everything = networks.fold == training.EVERYTHING
+        last = everything.any() and self.settings.everything == "only"
+        tables: dict[str, Path] = {}
+        failed: dict[str, str] = {}
+        for cases, mine in zip(
+            self._asked(networks.fold), (~everything, everything | (not last)), strict=True
+        ):
+            paths = [self.models / f"{name}.keras" for name in networks.name[mine]]
+            found, lost = self.slides.predict(cases, plan, paths)
+            tables, failed = tables | found, failed | lost
+        self._leave_out(set(failed), list(failed.values()))
+        return tables, failed
+
+    @cached_property
+    def _slide_scores(self) -> tuple[pd.DataFrame, pd.DataFrame, Fitted | None]:
+        """Return the slides' scores, out of fold and of the test slides, and the fitted rule."""
+        tables, lost = self._seen
+        held, test = self._asked(plans.networks(self.models).fold)
+        held = held[~held.case_id.isin(lost)]
+        features = self.stages.table(
+            "features",
+            [self.settings.aggregate, {k: table_key(p) for k, p in tables.items()}],
+            lambda: self.slides.features(tables, self.cases()),
+        )
+        oof, fitted = self.slides.fit(features[features.case_id.isin(held.case_id)], held)
+        slide_scores.write_rule(self.out / "rule.json", fitted)
+        mine = features[features.case_id.isin(test.case_id)]
+        scores = self.slides.score(mine, test, fitted) if len(test) else oof.iloc[:0]
+        return oof, scores, fitted
+
+    def failures(self) -> list[str]:
+        """Return what could not be read and was left out, a line each; slides when predicted."""
+        return [*super().failures(), *(self._seen[1].values() if self.streamed else ())]
+
+    def _end(self) -> float:
+        """Return when the predictions must be there, for figures and submission to be in time."""
+        left = self.until - self.begun
+        return self.until - (min(ENDING, SHARE * left) if math.isfinite(left) else 0.0)
+
+    def _pretrained(self) -> dict[str, Path | None]:
+        """Return the files that the networks begin with or learn from."""
+        named, teacher = self.settings.weights, self.settings.teacher
+        return {
+            "weights": None if named is None else weights.find(
+                self.dataset, named, [self.dataset.manifest.parent, self.root, self.root.parent]
+            ),
+            "teacher": None if teacher is None else plans.check_teacher(Path(teacher)),
+        }  # fmt: skip
+
+    def _rehearse(self) -> None:
+        """Before the first long training, take a tiny network the whole way to a submission."""
+        values, folds = self.settings, self.folds()
+        fits = training.plan(
+            folds, self.pixels(), values.model, recipe_of(values), self.models, values.seeds,
+            classes=self.dataset.classes, only=self.only, **self._pretrained(),
+        )  # fmt: skip
+        left = sum(fit.total for fit in fits if not fit.done())
+        short = self._end() - time.time() < REHEARSED_TIME
+        if left <= REHEARSED_FROM or short or training.begun(self.models):
+            return
+        log.info("rehearsal: a tiny network on a few images, all the way to a submission")
+        views = values.augment if values.tta else "none"
+        oof, test = training.rehearse(fits, folds, views, workers=self.trainers)
+        rows = (test if len(test) else oof).drop_duplicates("case_id")
+        data, style = self.dataset, self.challenge.style
+        with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
+            path = Path(folder) / "submission.csv"
+            submission.write(path, submission.table(
+                rows, style, data.classes, data.positive, 0.5 if data.positive else None
+            ), style)  # fmt: skip
+            submission.validate(path, style, list(rows.case_id), data.classes)
+
+    def unfinished(self) -> list[str]:
+        """Return the networks that the time budget left untrained, a line each."""
+        there = set(zip(self.oof().fold, self.oof().seed, strict=True))
+        numbers = self.only if self.only is not None else sorted(self.folds().fold.unique())
+        return [
+            f"fold {fold}, seed {seed}: not finished, the time was up; the same command goes on"
+            for seed in range(self.settings.seeds)
+            for fold in numbers
+            if (fold, seed) not in there
+        ]

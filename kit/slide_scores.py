@@ -1,0 +1,237 @@
+"""The slides of a run: what its networks see in each, and the score that each so gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit import aggregate, heatmaps, jobs, kinds, slide_features, slide_jobs
+from kit._ranks import area
+from kit.aggregate import Fitted
+from kit.draws import UNSURE
+from kit.errors import KitError
+from kit.files import read_json, read_table, write_json
+from kit.manifest import Dataset
+from kit.rules import Rule
+from kit.settings import Settings
+from kit.slides import open_slide
+
+SHOWN = 10  # slides whose own figures are told
+OUTLINED = 0.5  # least probability of what a heatmap outlines
+NETWORK = ["fold", "seed", "model"]
+
+
+@dataclass(frozen=True)
+class SlideStage:
+    """How the slides of a data set are predicted and scored, by a run or by what it left.
+
+    Attributes:
+        dataset: The slides' entry of the manifest.
+        root: Folder that paths are relative to.
+        settings: How patches are chosen, seen and joined.
+        folder: Where each slide's patch predictions are kept.
+        workers: Processes.
+    """
+
+    dataset: Dataset
+    root: Path
+    settings: Settings
+    folder: Path
+    workers: int = 1
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that scores a slide.
+
+        Raises:
+            SettingsError: It scores one of two classes, and there are more.
+        """
+        return Rule.parse(self.settings.aggregate, len(self.dataset.classes))
+
+    def predict(
+        self, cases: pd.DataFrame, plan: pd.DataFrame, networks: Sequence[Path]
+    ) -> tuple[dict[str, Path], dict[str, str]]:
+        """Return the table of each slide's patch predictions, and of those that failed, why.
+
+        Args:
+            cases: `case_id, path, key` and, where only the networks of a fold may see a slide,
+                `fold`.
+            plan: The patches table; slides without patches are in neither answer.
+            networks: `.keras` files.
+        """
+        rows = kinds.to_predict(plan[plan["case_id"].isin(cases["case_id"])], self.settings)
+        done = slide_jobs.predict_slides(
+            cases, rows.reset_index(drop=True), networks, root=self.root,
+            classes=self.dataset.classes, folder=self.folder, mpp=self.dataset.mpp,
+            policy=self.settings.augment if self.settings.tta else "none",
+            threads=self.settings.threads, workers=self.workers,
+        )  # fmt: skip
+        tables = {one.name: one.value for one in done if one.error is None}
+        failed = {one.name: f"{one.name}: {one.error}" for one in done if one.error is not None}
+        return tables, failed
+
+    def features(self, tables: Mapping[str, Path], cases: pd.DataFrame) -> pd.DataFrame:
+        """Return what the patches of each slide say together, a row for each network.
+
+        Of two classes the features of `kit.slide_features`; of more, the mean of each class.
+        """
+        paths = cases.set_index("case_id")["path"]
+        names = [f"prob_{name}" for name in self.dataset.classes]
+        parts = []
+        for case_id, path in tables.items():
+            found = read_table(path)
+            if self.dataset.positive is None:
+                mean = found.groupby(["case_id", *NETWORK], sort=True)[names].mean()
+                parts.append(mean.reset_index())
+                continue
+            mpp = {case_id: self._mpp(self.root / str(paths[case_id]))}
+            parts.append(slide_features.table(
+                found, self.dataset.positive, mpp=mpp, extra=self.rule.columns
+            ))  # fmt: skip
+        return pd.concat(parts, ignore_index=True) if parts else self._bare(names)
+
+    def _bare(self, names: list[str]) -> pd.DataFrame:
+        """Return the features of no slide."""
+        if self.dataset.positive is None:
+            return pd.DataFrame(columns=["case_id", *NETWORK, *names])
+        none = pd.DataFrame(columns=["case_id", *NETWORK, "x", "y", "footprint", *names])
+        return slide_features.table(none, self.dataset.positive, mpp={}, extra=self.rule.columns)
+
+    def _mpp(self, path: Path) -> float | None:
+        with open_slide(path, mpp=self.dataset.mpp) as slide:
+            return slide.known_mpp
+
+    def fit(
+        self, features: pd.DataFrame, cases: pd.DataFrame
+    ) -> tuple[pd.DataFrame, Fitted | None]:
+        """Return the out-of-fold score of each training slide and network, and the fitted rule.
+
+        Above two classes nothing is fitted.
+
+        Args:
+            features: Of the out-of-fold patches.
+            cases: `case_id, group, fold, label, split`.
+        """
+        classes, positive = self.dataset.classes, self.dataset.positive
+        if positive is None:
+            return aggregate.to_cases(features, cases, classes, None), None
+        fitted = aggregate.fit(self.rule, features, cases, classes, positive)
+        return fitted.oof(), fitted
+
+    def score(
+        self, features: pd.DataFrame, cases: pd.DataFrame, fitted: Fitted | None
+    ) -> pd.DataFrame:
+        """Return the score of each new slide and network, by the rule as it was fitted.
+
+        Args:
+            features: Of the slides' patches.
+            cases: `case_id, group`, at least one.
+            fitted: The rule; None above two classes.
+        """
+        if fitted is None:
+            return aggregate.to_cases(features, cases, self.dataset.classes, None)
+        return fitted.predict(features, cases)
+
+    def heatmaps(self, tables: Mapping[str, Path], cases: pd.DataFrame, folder: Path) -> None:
+        """Write the TIFF and GeoJSON of each slide's positive class (see `kit.heatmaps.write`).
+
+        Above two classes there is none.
+
+        Raises:
+            KitError: The disk is full, or the folder cannot be written.
+        """
+        if self.dataset.positive is None:
+            return
+        column = f"prob_{self.dataset.positive}"
+        paths = cases.set_index("case_id")["path"]
+        work = [
+            jobs.Job(case_id, _heatmap, (
+                self.root / str(paths[case_id]), self.dataset.mpp, table, folder, column,
+            )) for case_id, table in tables.items()
+        ]  # fmt: skip
+        jobs.values(jobs.run(work, title="heatmaps"))
+
+
+def _heatmap(path: Path, mpp: float | None, table: Path, folder: Path, column: str) -> None:
+    with open_slide(path, mpp=mpp) as slide:
+        heatmaps.write(read_table(table), slide, folder, column=column, threshold=OUTLINED)
+
+
+def told(fitted: Fitted, inside: pd.DataFrame) -> dict[str, Any]:
+    """Return what a run says of its slides' scores beside the figures.
+
+    Returns:
+        `slide_score`: the rule, what was chosen for new slides and for each fold, and ties;
+        `patches`: AUC among the labelled patches of a slide, out of fold: the mean over the slides
+        that have both kinds, how many these are, and each of the first.
+    """
+    chosen = fitted.chosen.set_index("fold")["rule"].to_dict()
+    known = inside.dropna(subset="auc")
+    return {
+        "slide_score": {"rule": str(fitted.rule), "chosen": chosen, "ties": dict(fitted.ties)},
+        "patches": {
+            "auc": float(known["auc"].mean()) if len(known) else None, "slides": len(known),
+            "by_slide": {row.case_id: row.auc for row in known.head(SHOWN).itertuples()},
+        },
+    }  # fmt: skip
+
+
+def cautions(fitted: Fitted) -> list[str]:
+    """Return what a reader of the figures must know of the scores, a line each."""
+    any_, other = fitted.ties["any"], fitted.ties["other_class"]
+    if not any_:
+        return []
+    return [f"{any_} slides share their score with another, {other} of them with one of the other "
+            "class: such ties say nothing of their order"]  # fmt: skip
+
+
+def inside(
+    tables: Mapping[str, Path], plan: pd.DataFrame | None, folds: pd.DataFrame, positive: str
+) -> pd.DataFrame:
+    """Return how well patches are told apart inside each training slide, out of fold.
+
+    Args:
+        tables: Patch predictions of each slide, the training slides' by their fold's networks.
+        plan: The patches table, with `label`.
+        folds: The folds table.
+        positive: The positive class.
+
+    Returns:
+        `case_id`, `patches` and `positive` (labelled ones, and those of the class), `auc`, NaN
+        where a slide has one kind alone.
+    """
+    rows = []
+    known = None if plan is None else plan[plan["case_id"].isin(folds["case_id"])]
+    for case_id, mine in () if known is None else known.groupby("case_id", sort=True):
+        if case_id not in tables or mine["label"].nunique() < 2:
+            continue
+        place = ["x", "y", "footprint"]
+        prob = read_table(tables[str(case_id)]).groupby(place)[f"prob_{positive}"].mean()
+        found = mine.merge(prob.reset_index(), on=place)
+        found = found[found["label"].notna() & (found["label"] != UNSURE)]
+        truth = (found["label"] == positive).to_numpy()
+        both = 0 < truth.sum() < len(truth)
+        auc = area(truth, found[f"prob_{positive}"].to_numpy()).area if both else float("nan")
+        rows.append((case_id, len(found), int(truth.sum()), auc))
+    return pd.DataFrame(rows, columns=["case_id", "patches", "positive", "auc"])
+
+
+def write_rule(path: Path, fitted: Fitted | None) -> None:
+    """Write a fitted rule as JSON, or that there is none."""
+    write_json(path, {"fitted": None if fitted is None else fitted.to_dict()})
+
+
+def read_rule(path: Path) -> Fitted | None:
+    """Return the rule that `write_rule` wrote.
+
+    Raises:
+        KitError: The file is missing or holds something else.
+    """
+    found = read_json(path)
+    if "fitted" not in found:
+        raise KitError("not a fitted rule", path=path, expected="what a finished run wrote")
+    return None if found["fitted"] is None else Fitted.from_dict(found["fitted"])
