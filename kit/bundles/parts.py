@@ -10,12 +10,12 @@ from pathlib import Path
 
 import kit
 from kit import doctor, finished
-from kit.errors import MissingDataError
+from kit.errors import BundleError, MissingDataError
 from kit.files import read_json, sha256, write_text
 from kit.manifest import FILE, home, load_manifest
 
 SUMS = "SHA256SUMS"
-KEPT = ("settings.json", "ensemble.json", "SYNTHETIC.txt")
+KEPT = ("settings.json", "ensemble.json", "metrics.json", "rule.json", "SYNTHETIC.txt")
 """What a prediction needs of a run, beside its networks; the last says that data were drawn."""
 ENTRY = "[console_scripts]\nkit = kit.cli:main\n"
 TAG = "py3-none-any"
@@ -96,7 +96,28 @@ def networks(out: Path, folder: Path) -> list[Path]:
     """
     run = finished.load(out)
     kept = [out / name for name in KEPT if (out / name).is_file()]
-    return [Path(shutil.copy2(path, folder / path.name)) for path in (*kept, *run.models)]
+    notes = [model.with_suffix(".json") for model in run.models]
+    return [Path(shutil.copy(path, folder / path.name)) for path in (*kept, *run.models, *notes)]
+
+
+def check_sums(folder: Path) -> list[str]:
+    """Return the files that SHA256SUMS names.
+
+    Raises:
+        BundleError: One of them is missing or another one, or a line is none of SHA256SUMS.
+    """
+    named = []
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        named.append(name)
+        if not path.is_file() or sha256(path) != digest:
+            raise BundleError(
+                "a file did not arrive as it was sent", path=path, expected=f"sha256 {digest}",
+                received="no file" if not path.is_file() else sha256(path),
+                remedy="upload the dataset again, as a new version",
+            )  # fmt: skip
+    return named
 
 
 def checksums(folder: Path) -> Path:

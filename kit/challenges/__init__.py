@@ -71,7 +71,8 @@ def open_run(
         folds: Fold numbers to train; None: all.
         fold_table: A folds table (CSV or Parquet) to use in place of our own.
         workers: Processes; None: what cores and accelerators allow; 0: train in this process.
-        time_budget: Seconds in which the submission must stand; None: no limit.
+        time_budget: Seconds in which the submission must stand; None: what the platform's session
+            has left.
 
     Raises:
         MissingDataError: There are no data (and this is no smoke run without `data`).
@@ -108,7 +109,7 @@ def open_run(
     return Run(
         challenge, root, Path(out), chosen, smoke=smoke, ledger=ledger, folds=folds,
         fold_table=None if fold_table is None else Path(fold_table), workers=workers,
-        time_budget=time_budget,
+        time_budget=platform.left() if time_budget is None else time_budget,
     )  # fmt: skip
 
 
