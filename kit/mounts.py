@@ -24,6 +24,12 @@ def places(inputs: Path, path: str) -> Iterator[Path]:
         )
 
 
+def find(inputs: Path, pattern: str) -> list[Path]:
+    """Return what matches `pattern`, a slug (or *) and what follows, in either layout, sorted."""
+    layouts = [f"{layout}/" if layout else "" for layout in LAYOUTS]
+    return sorted(hit for layout in layouts for hit in inputs.glob(f"{layout}{pattern}"))
+
+
 def looked_for(inputs: Path, path: str) -> str:
     """Return the places of `places` in words, those too of which no folder stands."""
     return ", ".join(str(inputs / layout / path) for layout in LAYOUTS)

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -36,8 +36,7 @@ SECRETS = {
 }  # fmt: skip
 """What it is: how it looks in a text."""
 HOMES = re.compile(
-    r"(?<![\w.:/~-])(?:/home/[^/\s\"'{}<>]+/|/Users/[^/\s\"'{}<>]+/|/root/\w)"
-    r"|\b[A-Za-z]:\\+Users\\+[^\\\s\"'{}<>]+"
+    r"(?<![\w.:/~-])(?:/(?:home|Users)/[\w.-]+/|/root/\w)|\b[A-Za-z]:\\+Users\\+[\w.-]+"
 )
 ABSOLUTE = re.compile(r"(?<![\w.:/~\\>)}*-])/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 PUBLIC = tuple(
@@ -81,17 +80,20 @@ def sizes(folder: Path) -> dict[str, int]:
 def refuse_surplus(folder: Path, most_mb: float) -> None:
     """Raise `BundleError` with the largest files if a folder has more than `most_mb` megabytes."""
     found = sizes(folder)
-    total = sum(found.values())
-    if total <= most_mb * 1e6:
+    if sum(found.values()) <= most_mb * 1e6:
         return
-    largest = sorted(found, key=lambda name: -found[name])[:SHOWN]
-    listed = ", ".join(f"{name} {found[name] / 1e6:,.1f} MB" for name in largest)
     raise BundleError(
-        "the bundle is too large", expected=f"at most {most_mb:,.0f} MB",
-        received=f"{total / 1e6:,.1f} MB; largest: {listed}",
+        "the bundle is too large", expected=f"at most {most_mb:,.0f} MB", received=largest(found),
         remedy="a run of fewer or smaller networks (kit run --seeds, --set model=), "
         "or another limit, --max-mb",
     )  # fmt: skip
+
+
+def largest(found: Mapping[str, int]) -> str:
+    """Return in words how much files of these bytes are together, and the largest of them."""
+    names = sorted(found, key=lambda name: -found[name])[:SHOWN]
+    listed = ", ".join(f"{name} {found[name] / 1e6:,.1f} MB" for name in names)
+    return f"{sum(found.values()) / 1e6:,.1f} MB; largest: {listed}"
 
 
 def refuse_secrets(folder: Path) -> None:
