@@ -20,3 +20,20 @@ class Challenge:
     settings: Mapping[str, Any]
     style: Format = field(default_factory=Format)
     official: Official | None = None
+
+
+@dataclass(frozen=True)
+class Real:
+    """What awaits a run on the challenge's own data, as published: what estimates are made of.
+
+    Attributes:
+        size: (width, height) of an image, or of level 0 of a slide, pixels.
+        train: Training cases.
+        tests: Test cases.
+        seconds: Most seconds for predicting all of them; None: the platform's limit.
+    """
+
+    size: tuple[int, int]
+    train: int
+    tests: int
+    seconds: float | None = None

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
 import zipfile
 from pathlib import Path
 
 import kit
-from kit import doctor, finished
+from kit import carried, doctor
 from kit.errors import BundleError, MissingDataError
 from kit.files import read_json, sha256, write_text
 from kit.manifest import FILE, home, load_manifest
 
 SUMS = "SHA256SUMS"
-KEPT = ("settings.json", "ensemble.json", "metrics.json", "rule.json", "SYNTHETIC.txt")
-"""What a prediction needs of a run, beside its networks; the last says that data were drawn."""
 ENTRY = "[console_scripts]\nkit = kit.cli:main\n"
 TAG = "py3-none-any"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
@@ -87,17 +84,8 @@ def _is_of(challenge: str, out: Path) -> bool:
 
 
 def networks(out: Path, folder: Path) -> list[Path]:
-    """Copy a finished run's networks, each verified, and what a prediction needs, side by side.
-
-    `kit.finished.load(folder)` takes the copy as it takes the run.
-
-    Raises:
-        MissingDataError: The run is not finished, or a network is missing or damaged.
-    """
-    run = finished.load(out)
-    kept = [out / name for name in KEPT if (out / name).is_file()]
-    notes = [model.with_suffix(".json") for model in run.models]
-    return [Path(shutil.copy(path, folder / path.name)) for path in (*kept, *run.models, *notes)]
+    """Copy what a prediction needs of a finished run; see `kit.carried`."""
+    return carried.carry(out, folder)
 
 
 def check_sums(folder: Path) -> list[str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kit import platforms, synthetic
-from kit.challenge import Challenge
+from kit.challenge import Challenge, Real
 from kit.checks import close, nearest
 from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
-from kit.manifest import Manifest, home, load_manifest
+from kit.manifest import Dataset, Manifest, home, load_manifest
 from kit.pipeline import Run
-from kit.settings import defaults, resolve, settings_key
+from kit.settings import Settings, defaults, resolve, settings_key
 from kit.submission import Format
 
 STAND_IN = {
@@ -111,6 +111,28 @@ def open_run(
         fold_table=None if fold_table is None else Path(fold_table), workers=workers,
         time_budget=platform.left() if time_budget is None else time_budget,
     )  # fmt: skip
+
+
+def wanted(
+    name: str, settings: Mapping[str, Any] | None = None
+) -> tuple[Dataset, Settings, int | None]:
+    """Return what a run would be of, before any data are read.
+
+    Returns:
+        The dataset, the run's settings, and how many test cases the platform will ask for; None:
+        nobody knows.
+    """
+    found = find(name, load_manifest())
+    chosen = resolve(found.dataset.kind, _of_entry(found), found.settings, overrides=settings or {})
+    awaited = real(name)
+    return found.dataset, chosen, None if awaited is None else awaited.tests
+
+
+def real(name: str) -> Real | None:
+    """Return what awaits a challenge's run on its platform; None: nobody says."""
+    if name not in {module.name for module in pkgutil.iter_modules(__path__)}:
+        return None
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "REAL", None)
 
 
 def _of_entry(challenge: Challenge) -> dict[str, Any]:

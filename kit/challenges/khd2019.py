@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kit.challenge import Real
 from kit.metrics import macro_six
 from kit.official import Official
 from kit.submission import Format
@@ -34,3 +35,4 @@ OFFICIAL = Official(
     "accuracy",
     "the whole part is the accuracy in percent, rounded to 4 places; the rest breaks ties",
 )
+REAL = Real((3900, 3072), train=3844, tests=401, seconds=3600.0)

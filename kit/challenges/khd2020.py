@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kit.challenge import Real
 from kit.metrics import confusion_counts
 from kit.official import Official
 from kit.submission import Format
@@ -42,3 +43,4 @@ OFFICIAL = Official(
     "1e-3 is added to every denominator and the mean is rounded to 4 places, so that an undefined "
     "figure counts as 0 and F1 is a little lower",
 )
+REAL = Real((512, 512), train=8000, tests=2000, seconds=3600.0)

@@ -93,7 +93,9 @@ def marks_tests(dataset: Dataset) -> bool:
     return bool(dataset.test.pattern or dataset.table or dataset.arrays)
 
 
-def place(dataset: Dataset, cases: pd.DataFrame, root: Path, *, labels: bool = True) -> pd.DataFrame:
+def place(
+    dataset: Dataset, cases: pd.DataFrame, root: Path, *, labels: bool = True
+) -> pd.DataFrame:
     """Lay drawn cases out under `root` as the manifest says that the dataset lies.
 
     Args:

@@ -1,0 +1,34 @@
+"""What a prediction needs of a finished run, and nothing else: to another folder or platform."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from kit import finished
+
+KEPT = ("settings.json", "ensemble.json", "metrics.json", "rule.json", "SYNTHETIC.txt")
+"""Beside the networks; the last says that data were drawn."""
+
+
+def carry(out: Path, folder: Path) -> list[Path]:
+    """Copy a finished run's networks, each verified, and what a prediction needs, side by side.
+
+    `kit.finished.load(folder)` takes the copy as it takes the run.
+
+    Raises:
+        MissingDataError: The run is not finished, or a network is missing or damaged.
+    """
+    return [Path(shutil.copy(path, folder / path.name)) for path in files(out)]
+
+
+def files(out: Path) -> list[Path]:
+    """Return the files that are carried, the networks and their notes last."""
+    run = finished.load(out)
+    kept = [Path(out) / name for name in KEPT if (Path(out) / name).is_file()]
+    return [*kept, *run.models, *(model.with_suffix(".json") for model in run.models)]
+
+
+def megabytes(out: Path) -> float:
+    """Return the size of what is carried, in MB of 1e6 bytes."""
+    return sum(path.stat().st_size for path in files(out)) / 1e6
