@@ -18,6 +18,7 @@ from kit.challenges import find
 from kit.checks import choice
 from kit.errors import BundleError, KitError
 from kit.manifest import home, load_manifest
+from kit.platforms import MODEL
 
 PLATFORMS = ("kaggle", "nsml", "docker")
 
@@ -32,6 +33,8 @@ class Options:
         owner: The user's name on Kaggle; None: KAGGLE_USERNAME.
         accelerator: Kaggle's name of it, or "none".
         max_mb: Most megabytes, 1e6 bytes; None: what the platform takes.
+        place: Where a container keeps the networks that it trains.
+        failed_score: Probability of the positive class that a container gives a slide that fails.
     """
 
     run: Path | None = None
@@ -39,6 +42,8 @@ class Options:
     owner: str | None = None
     accelerator: str = "NvidiaTeslaT4"
     max_mb: float | None = None
+    place: str = MODEL
+    failed_score: float = 0.5
 
 
 @dataclass(frozen=True)

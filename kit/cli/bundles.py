@@ -36,6 +36,13 @@ def bundle(
     max_mb: Annotated[
         float | None, typer.Option(help="Most megabytes [the platform's].", min=1, metavar="MB")
     ] = None,
+    place: Annotated[
+        str, typer.Option(help="Where a container keeps what it trains.", metavar="PATH")
+    ] = "/data/model",
+    failed_score: Annotated[
+        float,
+        typer.Option(help="A container's score of a slide that fails.", min=0, max=1, metavar="P"),
+    ] = 0.5,
     as_json: Json = False,
 ) -> int:  # fmt: skip
     """Write the folder that a platform takes.
@@ -47,7 +54,7 @@ def bundle(
 
     made = bundles.make(
         platform, challenge, out, run=run, train=train, owner=owner, accelerator=accelerator,
-        max_mb=max_mb,
+        max_mb=max_mb, place=place, failed_score=failed_score,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps({

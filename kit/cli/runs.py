@@ -142,8 +142,11 @@ def _show(found: Mapping[str, Any], positive: str | None) -> None:
 @app.command()
 def predict(
     finished: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
-    data: Annotated[Path, typer.Option(help="Folder of later data, same layout.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Submission to write.", metavar="FILE")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of later data, same layout [the platform's].", metavar="DIR"),
+    ] = None,
     heatmaps: Annotated[
         Path | None, typer.Option(help="Folder for the heatmaps of slides.", metavar="DIR")
     ] = None,
@@ -163,11 +166,14 @@ def predict(
     Its networks, ensemble and frozen threshold are used as they are.
     """
     from kit import finished as runs
-    from kit import jobs
+    from kit import jobs, platforms
 
+    root = None
+    if data is None and finished.is_dir():
+        root = platforms.detect().root(runs.load(finished).dataset)
     table = runs.predict(
-        finished, data, out, workers=workers or jobs.default_workers(1), heatmaps=heatmaps,
-        failed=failed_score,
+        finished, data, out, root=root, workers=workers or jobs.default_workers(1),
+        heatmaps=heatmaps, failed=failed_score,
     )  # fmt: skip
     typer.echo(f"{len(table)} cases predicted: {out}")
     return OK

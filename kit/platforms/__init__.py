@@ -105,8 +105,8 @@ class Platform:
         """Raise `KitError` if a model has more megabytes than the platform takes."""
         if self.most_mb is not None and megabytes > self.most_mb:
             raise KitError(
-                f"the model is too large for {self.name}", path=out, received=f"{megabytes:,.0f} MB",
-                expected=f"at most {self.most_mb:,.0f} MB",
+                f"the model is too large for {self.name}", path=out,
+                expected=f"at most {self.most_mb:,.0f} MB", received=f"{megabytes:,.0f} MB",
                 remedy="fewer or smaller networks: --set seeds=1, n_splits=, model=",
             )  # fmt: skip
 
