@@ -254,15 +254,8 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         project.make(place, patients=2, each=1, tests=1)
-        mounted(place)
+        project.mounted(place)
         yield bundles.make("kaggle", "tiny", place / "out", train=True, owner="ann").folder
-
-
-def mounted(place: Path) -> None:
-    """Say in a project's manifest where its data set is mounted on Kaggle."""
-    manifest = place / "data_manifest.yaml"
-    roots = "roots: {local: tiny, kaggle: /kaggle/input/tiny-data/tiny}"
-    manifest.write_text(manifest.read_text().replace("roots: {local: tiny}", roots))
 
 
 def changed(pushed: Path, place: Path, change: Change) -> Path:

@@ -128,7 +128,7 @@ def rehearse(challenge: str, work: Path, *, trains: bool = False) -> dict[str, A
 
     work = work.resolve()
     run = open_run(challenge, smoke=True, out=work / "run")
-    run.complete()
+    run.submission()
     made = bundles.make(
         "kaggle", challenge, work / "bundle", run=None if trains else run.out, train=trains,
         owner=OWNER,
