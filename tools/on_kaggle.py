@@ -79,8 +79,15 @@ def release(inputs: Path) -> None:
             path.chmod(0o755)
 
 
-def execute(notebook: Path, root: Path, python: Path, **environ: str) -> float:
+def execute(notebook: Path, root: Path, python: Path, *, smoke: bool, **environ: str) -> float:
     """Run a notebook with a Python below a root as Kaggle does; return its seconds.
+
+    Args:
+        notebook: The bundle's.
+        root: Below it lie /kaggle/input and /kaggle/working.
+        python: Of an environment without the kit.
+        smoke: Whether its parameter SMOKE is set: small settings where it trains.
+        environ: Further variables.
 
     Raises:
         RuntimeError: It failed; with the last lines of what it said.
@@ -97,7 +104,8 @@ def execute(notebook: Path, root: Path, python: Path, **environ: str) -> float:
     kept |= {"JUPYTER_PATH": str(kernels), "KIT_ROOT": str(root), "HOME": str(root),
              "KAGGLE_KERNEL_RUN_TYPE": "Batch", "PYTHONNOUSERSITE": "1", **environ}  # fmt: skip
     command = [str(python), "-m", "papermill", str(notebook), str(root / "executed.ipynb"),
-               "--cwd", str(working), "--kernel", "python3", "--no-progress-bar"]  # fmt: skip
+               "--cwd", str(working), "--kernel", "python3", "--no-progress-bar",
+               "-p", "SMOKE", str(smoke)]  # fmt: skip
     begun = time.monotonic()
     done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -140,7 +148,7 @@ def rehearse(challenge: str, work: Path, *, trains: bool = False) -> dict[str, A
     mount(made.folder, inputs, {roots[0]: folder}, sorted_by_kind=not trains)
     seconds = execute(
         made.folder / "notebook.ipynb", work / "root", environment(work / "venv"),
-        KIT_HOURS=".2",
+        smoke=trains, KIT_HOURS=".2",
     )  # fmt: skip
     submission = work / "root" / "kaggle" / "working" / "submission.csv"
     return {
