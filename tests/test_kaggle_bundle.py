@@ -21,11 +21,11 @@ import pandas as pd
 import project
 import pytest
 
-from kit import bundles, mounts, platforms
+from kit import bundles, carried, finished, mounts, platforms
 from kit.bundles import kaggle, there
 from kit.challenges import find, open_run
 from kit.errors import BundleError, MissingDataError
-from kit.files import read_json
+from kit.files import read_json, write_json
 from kit.manifest import load_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +94,20 @@ def test_three_rows_and_three_thousand_give_valid_files_that_agree(
     np.testing.assert_allclose(few[probs], many[probs][:3], atol=1e-6)
     assert list(few.label) == list(many.label[:3])
     assert many.prob_malignant[1::2].mean() > many.prob_malignant[::2].mean() + 0.01
+
+
+def test_a_teacher_s_folder_stays_here(pushed: Path, tmp_path: Path) -> None:
+    (out,) = (pushed / "submissions" / "tiny").glob("*/ensemble.json")
+    shutil.copytree(out.parent, tmp_path / "run")
+    said = read_json(tmp_path / "run" / "settings.json")
+    for part in ("settings", "compared"):
+        said[part]["teacher"] = str(tmp_path / "private" / "teacher_run")
+    write_json(tmp_path / "run" / "settings.json", said)
+    (tmp_path / "copy").mkdir()
+    carried.carry(tmp_path / "run", tmp_path / "copy")
+    text = (tmp_path / "copy" / "settings.json").read_text()
+    assert "teacher_run" in text and "private" not in text
+    assert finished.load(tmp_path / "copy").settings.teacher == "teacher_run"
 
 
 CHILD = """

@@ -288,7 +288,9 @@ def test_every_rule_has_a_case_and_a_name_of_its_own() -> None:
     assert {case.rule for case in BROKEN} == set(names)
     assert len({case.name for case in BROKEN}) == len(BROKEN) >= 60
     assert len(VALID) >= 20
-    assert f"`kit.bundles.lint`, {len(names)} rules" in (HERE.parent / "README.md").read_text("utf-8")
+    assert f"`kit.bundles.lint`, {len(names)} rules" in (HERE.parent / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_a_refusal_names_demand_finding_and_remedy(pushed: Path, tmp_path: Path) -> None:
