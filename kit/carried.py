@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from kit import finished
+from kit.files import read_json, write_json
 
 KEPT = ("settings.json", "ensemble.json", "metrics.json", "rule.json", "SYNTHETIC.txt")
 """Beside the networks; the last says that data were drawn."""
@@ -19,7 +20,18 @@ def carry(out: Path, folder: Path) -> list[Path]:
     Raises:
         MissingDataError: The run is not finished, or a network is missing or damaged.
     """
-    return [Path(shutil.copy(path, folder / path.name)) for path in files(out)]
+    copied = [Path(shutil.copy(path, folder / path.name)) for path in files(out)]
+    _without_folder(folder / "settings.json")
+    return copied
+
+
+def _without_folder(path: Path) -> None:
+    """Keep of a teacher, a run's folder on this machine, the name alone: no prediction asks it."""
+    said = read_json(path)
+    for part in ("settings", "compared"):
+        if said.get(part, {}).get("teacher"):
+            said[part]["teacher"] = Path(said[part]["teacher"]).name
+    write_json(path, said)
 
 
 def files(out: Path) -> list[Path]:

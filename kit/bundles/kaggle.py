@@ -11,7 +11,7 @@ from kit.bundles import Options, dataset_rules, lint, notebook, parts
 from kit.bundles.push import DATASET, FOLDER, KERNEL, PLACEHOLDER
 from kit.challenge import Challenge
 from kit.errors import BundleError
-from kit.files import write_json
+from kit.files import read_json, write_json
 from kit.manifest import Dataset
 
 MOST_MB = dataset_rules.MOST_MB
@@ -88,7 +88,9 @@ def left(folder: Path) -> list[str]:
 
 def steps(folder: Path) -> list[str]:
     """Return the commands that hand the bundle over."""
+    identity = read_json(folder / FOLDER / DATASET)["id"]
     return [
         f"kaggle datasets create -p {folder / FOLDER}",
+        f"kaggle datasets status {identity}  # until it says ready",
         f"kaggle kernels push -p {folder}",
     ]

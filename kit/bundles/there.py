@@ -45,7 +45,7 @@ def answer(challenge: str, *, smoke: bool = False, seed: int = 0) -> Path:
         return _trained(challenge, smoke=smoke, seed=seed)
     parts.check_sums(attached)
     run = finished.load(attached)
-    target = here.output / SUBMISSION
+    target = here.answer or here.output / challenge / SUBMISSION
     log.info("predicting with the networks of %s", attached)
     finished.predict(
         attached, None, target, root=_root(run.dataset, here), workers=jobs.default_workers(1)
@@ -75,7 +75,7 @@ def _is_of(challenge: str, place: Path) -> bool:
 def _root(dataset: Dataset, here: Platform) -> Path:
     """Return the folder of the mounted data; drawn data that are not mounted are drawn."""
     try:
-        return dataset.root(None, here.name, mount=here.data)
+        return here.root(dataset)
     except MissingDataError:
         if not dataset.synthetic:
             raise
@@ -89,8 +89,8 @@ def _trained(challenge: str, *, smoke: bool, seed: int) -> Path:
 
 def hand_in(submission: Path) -> Path:
     """Copy a submission to where the platform takes it; where none does, it stays; return it."""
-    here = platforms.detect()
-    if here.data is None:
+    taken = platforms.detect().answer
+    if taken is None:
         return submission
-    here.output.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(submission, here.output / SUBMISSION))
+    taken.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(submission, taken))
