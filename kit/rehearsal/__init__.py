@@ -77,7 +77,9 @@ def rehearse(
         raise KitError("a rehearsal needs Linux or macOS", remedy="use WSL on Windows")
     root = _root(keep)
     try:
-        scene = Scene.of(challenge, root, settings=settings, end=time.monotonic() + seconds)
+        scene = Scene.of(
+            challenge, platform, root, settings=settings, end=time.monotonic() + seconds
+        )
         contract: Any = importlib.import_module(f"{__name__}.{platform}")
         steps = _go(contract.steps(scene), scene, before or (lambda name, place: None))
         return Rehearsal(challenge, platform, steps, scene.estimate)

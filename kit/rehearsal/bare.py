@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,9 +41,8 @@ def _refused(name):
         return real(self, address, *rest)
     return guarded
 
-for name in ("connect", "connect_ex", "sendto"):
-    if name != "sendto":
-        setattr(socket.socket, name, _refused(name))
+for name in ("connect", "connect_ex"):
+    setattr(socket.socket, name, _refused(name))
 '''
 LAST = 3  # lines of what a failed command said
 
@@ -80,20 +82,31 @@ def _unshared(read_only: Sequence[Path]) -> list[str]:
     return ["unshare", "--net", "--mount", *own, sys.executable, "-I", "-S", str(CHILD), places]
 
 
+def environment(folder: Path) -> None:
+    """Make a virtual environment with every package of this one but the kit."""
+    venv.create(folder, symlinks=True, with_pip=importlib.util.find_spec("pip") is None)
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        ours = path.name.startswith(("kit_medical", "_editable_impl_kit", "__editable__"))
+        if path.name != "kit" and not ours and not (own / path.name).exists():
+            (own / path.name).symlink_to(path)
+
+
 def run(
     command: Sequence[str], *, root: Path, cwd: Path, seconds: float,
-    env: Mapping[str, str] | None = None, code: Path | None = None, read_only: Sequence[Path] = (),
-    how: str | None = None,
+    env: Mapping[str, str] | None = None, programs: Path | None = None, code: Path | None = None,
+    read_only: Sequence[Path] = (), how: str | None = None,
 ) -> Done:  # fmt: skip
     """Run a command that knows nothing but a root folder.
 
     Args:
-        command: Program and arguments; `python` is this Python.
+        command: Program and arguments.
         root: The bare root; home and temporary files are in it, and KIT_ROOT names it.
         cwd: Where it starts.
         seconds: Time limit; the command and its children are then killed.
         env: More of its environment, which is otherwise empty.
-        code: The folder that Python imports the kit from.
+        programs: Folder of its `python` and `kit`; None: this Python's.
+        code: A folder that Python imports from before all others.
         read_only: Folders that it must leave as they are.
         how: See `isolation`; None: as this machine can.
 
@@ -102,19 +115,17 @@ def run(
     """
     how = how or isolation()
     before = {place: _state(place) for place in read_only}
-    given = [str(code)] if code else []
+    guard = root / "guard"
+    for place in (root / "home", root / "tmp", guard):
+        place.mkdir(exist_ok=True)
     if how == "sockets":
-        guard = root / "guard"
-        guard.mkdir(exist_ok=True)
         (guard / "sitecustomize.py").write_text(GUARD, encoding="utf-8")
-        given.insert(0, str(guard))
-    for name in ("home", "tmp"):
-        (root / name).mkdir(exist_ok=True)
+    own = [str(programs or Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]
     environment = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin:/usr/bin:/bin"]),
-        "HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "LC_ALL": "C.UTF-8",
-        "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "TQDM_DISABLE": "1", "KIT_ROOT": str(root),
-        "PYTHONPATH": os.pathsep.join(given), "MPLBACKEND": "Agg", "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PATH": os.pathsep.join(own), "HOME": str(root / "home"), "TMPDIR": str(root / "tmp"),
+        "PYTHONPATH": os.pathsep.join([str(guard), *([str(code)] if code else [])]),
+        "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "LC_ALL": "C.UTF-8", "TQDM_DISABLE": "1",
+        "MPLBACKEND": "Agg", "TF_CPP_MIN_LOG_LEVEL": "3", "KIT_ROOT": str(root),
         **{name: os.environ[name] for name in PASSED if name in os.environ}, **(env or {}),
     }  # fmt: skip
     prefix = _unshared(read_only) if how == "namespaces" else []
@@ -140,7 +151,12 @@ def _timed(
             start_new_session=True,
         )  # fmt: skip
         late = threading.Event()
-        timer = threading.Timer(max(seconds, 0.1), lambda: (late.set(), _kill(child.pid)))
+
+        def stop() -> None:
+            late.set()
+            _kill(child.pid)
+
+        timer = threading.Timer(max(seconds, 0.1), stop)
         timer.start()
         try:
             _, status, usage = os.wait4(child.pid, 0)

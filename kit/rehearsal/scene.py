@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,7 @@ class Scene:
 
     Attributes:
         challenge: What is rehearsed.
+        platform: Where.
         root: The bare root folder.
         settings: `KEY=VALUE` texts of the real run.
         end: When the time is up, by `time.monotonic`.
@@ -46,6 +46,7 @@ class Scene:
     """
 
     challenge: Challenge
+    platform: str
     root: Path
     settings: Sequence[str]
     end: float
@@ -56,10 +57,12 @@ class Scene:
     predicting: float = 0.0
 
     @classmethod
-    def of(cls, challenge: str, root: Path, *, settings: Sequence[str], end: float) -> Scene:
+    def of(
+        cls, challenge: str, platform: str, root: Path, *, settings: Sequence[str], end: float
+    ) -> Scene:
         """Return the scene of a rehearsal that begins."""
         parse(list(settings))
-        return cls(find(challenge, load_manifest()), root, settings, end)
+        return cls(find(challenge, load_manifest()), platform, root, settings, end)
 
     def left(self) -> float:
         """Return the seconds that are left."""
@@ -93,17 +96,37 @@ class Scene:
         counts = cases.split.value_counts()
         return ", ".join(f"{counts[name]} {name}" for name in ("train", "test") if name in counts)
 
+    def environment(self) -> Path:
+        """Return where the programs of a Python without the kit are, made at the first call."""
+        place = self.root / "python"
+        if not place.is_dir():
+            bare.environment(place)
+        return place / "bin"
+
     def run(
-        self, command: Sequence[str], *, cwd: Path, code: Path, env: Mapping[str, str],
-        read_only: Sequence[Path], seconds: float | None = None,
+        self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str],
+        read_only: Sequence[Path], what: str, remedy: str, programs: Path | None = None,
+        code: Path | None = None, seconds: float | None = None,
     ) -> bare.Done:  # fmt: skip
-        """Run a command in the bare root; see `kit.rehearsal.bare.run`."""
-        limit = min(self.left(), seconds or self.left())
+        """Run a command in the bare root; see `kit.rehearsal.bare.run`.
+
+        Raises:
+            KitError: It failed or was too slow: what it is, its last words, and the remedy.
+        """
         done = bare.run(
-            command, root=self.root, cwd=cwd, seconds=limit, env=env, code=code,
-            read_only=read_only,
+            command, root=self.root, cwd=cwd, seconds=min(self.left(), seconds or self.left()),
+            env=env, programs=programs, code=code, read_only=read_only,
         )  # fmt: skip
         self.memory = max(self.memory, done.megabytes)
+        if done.code is None:
+            raise KitError(
+                f"{what} was stopped at its time limit", received=f"after {done.seconds:.0f} s",
+                remedy="a smaller run, or a faster machine; see the estimate",
+            )  # fmt: skip
+        if done.code:
+            raise KitError(
+                f"{what} failed with code {done.code}", received=done.last(), remedy=remedy
+            )
         return done
 
     def score(self, path: Path) -> str:
@@ -114,10 +137,12 @@ class Scene:
             path, sep=style.separator, dtype=str, header=0 if style.header else None,
             names=None if style.header else [style.id_column, style.value_column],
         )  # fmt: skip
-        answers = self.answers.assign(id=self.answers.case_id + style.suffix)
-        both = answers.merge(rows, left_on="id", right_on=style.id_column, validate="1:1")
+        answers = pd.DataFrame({
+            style.id_column: self.answers.case_id + style.suffix, "truth": self.answers.label,
+        })  # fmt: skip
+        both = answers.merge(rows, on=style.id_column, validate="1:1")
         codes = {dict(style.codes).get(name, name): n for n, name in enumerate(data.classes)}
-        truth = both.label.map(list(data.classes).index).to_numpy()
+        truth = both.truth.map(list(data.classes).index).to_numpy()
         if style.value == "probability":
             prob = both[style.value_column].astype(float).to_numpy()
             given = (prob >= 0.5).astype(int)
@@ -144,22 +169,3 @@ class Scene:
         if not np.isfinite(value):
             raise SubmissionError("the official score is no number", received=str(value))
         return f"{name} {value:.4f} on {len(truth)} drawn cases (it says nothing of patients)"
-
-
-def install(wheel: Path, folder: Path) -> None:
-    """Unpack a pure-Python wheel into a folder to import it from."""
-    folder.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-
-
-def checked(done: bare.Done, what: str, remedy: str) -> bare.Done:
-    """Return what a command gave, or raise where it failed or was too slow."""
-    if done.code is None:
-        raise KitError(f"{what} was stopped at its time limit", received=f"{done.seconds:.0f} s",
-                       remedy="a smaller run, or a faster machine; see the estimate")  # fmt: skip
-    if done.code:
-        raise KitError(
-            f"{what} failed with code {done.code}", received=done.last(), remedy=remedy
-        )
-    return done

@@ -54,7 +54,8 @@ def draw(dataset: Dataset, folder: Path, *, seed: int = 0) -> pd.DataFrame:
         cases["label"] = [dataset.classes[turn] for turn in turns]
     cases["path"] = [root / path for path in cases.path]
     if "mask" in cases:
-        cases["mask"] = [root / mask if isinstance(mask, str) else None for mask in cases["mask"]]
+        masks = [root / mask if isinstance(mask, str) else None for mask in cases["mask"]]
+        cases["mask"] = pd.Series(masks, dtype=object)
     cases["split"] = _split(cases)
     cases["case_id"] = _ids(dataset, cases)
     return cases[[c for c in ("case_id", "path", "mask", "label", "group", "split") if c in cases]]
@@ -111,7 +112,8 @@ def place(
     if dataset.arrays is not None:
         return _arrays(dataset, cases, root / dataset.arrays)
     rows, answers = [], {}
-    for number, case in enumerate(cases.to_dict("records")):
+    for number, values in enumerate(cases.to_dict("records")):
+        case = {str(name): value for name, value in values.items()}
         test = case["split"] == "test"
         path = _place_of(dataset, case, test)
         _copy(Path(case["path"]), root / path)
@@ -193,7 +195,7 @@ def _mask(dataset: Dataset, case: dict[str, Any], root: Path, row: dict[str, Any
             "no stand-in can be drawn of annotations", received=f"dataset {dataset.name}",
             remedy="rehearse with --data DIR, a few of your own cases",
         )  # fmt: skip
-    tumour = cv2.imread(str(case["mask"]), cv2.IMREAD_GRAYSCALE) > 0
+    tumour = read_image(case["mask"])[..., 0] > 0
     rest = meanings.get("normal", meanings.get("background", 0))
     pixels = np.where(tumour, meanings["tumour"], rest).astype(np.uint8)
     (root / name).parent.mkdir(parents=True, exist_ok=True)
