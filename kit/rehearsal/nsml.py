@@ -134,7 +134,7 @@ class Sessions:
                    remedy="save and load must also take the name of a file")  # fmt: skip
         if self.output.read_text(encoding="utf-8") != before:
             raise KitError("an older stub gave other answers", path=self.output,
-                           remedy="save and load must keep the same networks either way")  # fmt: skip
+                           remedy="both ways must keep the same networks")  # fmt: skip
         return "a file's name instead of a folder, no nsml.constants: the same answers"
 
     @property

@@ -91,7 +91,7 @@ class Scene:
         if tests is not None:
             cases = cases[cases.split == ("test" if tests else "train")].reset_index(drop=True)
         answers = stand_in.place(dataset, cases, place, labels=not tests)
-        if tests:
+        if len(answers):
             self.answers = answers
         counts = cases.split.value_counts()
         return ", ".join(f"{counts[name]} {name}" for name in ("train", "test") if name in counts)
