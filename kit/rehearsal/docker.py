@@ -48,7 +48,7 @@ class Container:
         """Draw the cases, and lay them out as the training container sees them."""
         self.scene.draw()
         for name in OWN:
-            (self.data / name).mkdir(parents=True)
+            (self.data / name).mkdir(parents=True, exist_ok=True)
         return f"/data: {self.scene.lay_out(self.inputs)}"
 
     def bundle(self) -> str:
@@ -91,7 +91,7 @@ class Container:
 
     def train(self) -> str:
         """Run train.sh with tiny networks."""
-        done = self._run(["./train.sh", *self.scene.tiny], "train.sh",
+        done = self._run(["./train.sh", "--workers", "0", *self.scene.tiny], "train.sh",
                          "see its last lines")  # fmt: skip
         _demand((self.model / "ensemble.json").is_file(), "train.sh left no model", self.model,
                 "it must write below KIT_MODEL")  # fmt: skip

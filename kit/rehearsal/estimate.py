@@ -53,6 +53,7 @@ def of(dataset: Dataset, settings: Settings, found: pace.Pace, real: Real | None
         "networks": networks,
         "train_seconds": None if learnt is None else networks * learnt * found.learn,
         "predict_seconds": None if tests is None else networks * tests * asked * found.predict,
+        "predict_seconds_each": networks * asked * found.predict,
         "limit_seconds": real.seconds if real else None,
         "megabytes": networks * found.megabytes,
         "memory_megabytes": found.memory,
@@ -73,9 +74,11 @@ def _said(scene: Scene) -> str:
             remedy="fewer or smaller networks, --set tta=false; a GPU is much faster than this "
             "machine, if it has none",
         )  # fmt: skip
+    each = found["predict_seconds_each"]
+    told = f"{each * 1000:.0f} ms a case" if predict is None else span(predict)
     return (
         f"the real run at this machine's rate: {found['networks']} networks, "
-        f"training {span(found['train_seconds'])}, predicting {span(predict)}, "
+        f"training {span(found['train_seconds'])}, predicting {told}, "
         f"{found['memory_megabytes']:,.0f} MB of memory, {found['megabytes']:,.1f} MB of networks"
     )
 
@@ -83,7 +86,7 @@ def _said(scene: Scene) -> str:
 def span(seconds: float | None) -> str:
     """Return a span of time in words."""
     if seconds is None:
-        return "for as long as there are cases"
+        return "for as long as there are cases to learn from"
     for size, unit in ((3600.0, "h"), (60.0, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

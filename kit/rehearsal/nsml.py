@@ -59,6 +59,8 @@ class Sessions:
 
     def train(self) -> str:
         """Run main.py as a session does."""
+        shutil.rmtree(self.kept, ignore_errors=True)
+        self.log.unlink(missing_ok=True)
         done = self._main("train", "train", CHECKPOINT, *self.scene.tiny,
                           remedy="nothing may be read before nsml.paused returns")  # fmt: skip
         return f"main.py --mode train trained and saved, {done.seconds:.0f} s"
@@ -147,9 +149,11 @@ class Sessions:
         older: bool = False,
     ) -> bare.Done:  # fmt: skip
         """Run main.py in a new folder that holds the upload alone."""
-        place = self.root / session
+        place, dataset = self.root / session, self.root / f"dataset_{session}"
+        site = self.root / f"site_{session}"
+        shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(self.uploaded, place)
-        site, dataset = self.root / f"site_{session}", self.root / f"dataset_{session}"
+        dataset.unlink(missing_ok=True)
         write_text(site / "nsml" / "__init__.py", STAND_IN.read_text(encoding="utf-8"))
         if not older:
             write_text(site / "nsml" / "constants.py", CONSTANTS)

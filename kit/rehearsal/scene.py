@@ -20,10 +20,11 @@ from kit.rehearsal import bare, stand_in
 from kit.settings import parse
 
 TINY: dict[str, Any] = {
-    "n_splits": 2, "seeds": 1, "students": 1, "image_size": 32, "epochs": 2, "head_epochs": 0,
+    "n_splits": 2, "seeds": 1, "students": 1, "image_size": 32, "epochs": 1, "head_epochs": 0,
     "second_epochs": 0, "batch_size": 16, "model": "conv_small", "patches_per_slide": 40,
     "predict_per_slide": 60, "tta": False, "resamples": 100, "augment": "flips", "threads": 1,
-    "monitor": "none",
+    "monitor": "none", "patch_size": 64, "min_tumour": 0.5, "level": 0, "mpp": "none",
+    "smaller": "none", "min_focus": 0.0,
 }  # fmt: skip
 """Settings of the networks that a rehearsal trains: every stage, in seconds."""
 

@@ -19,8 +19,8 @@ from kit.files import write_text
 from kit.images import read_image
 from kit.manifest import Dataset, load_manifest
 
-SCALE = 0.3
-"""Of the drawn set: six patients of a class, of whom the tests are taken."""
+SCALE = {"slides": 0.25, "patches": 0.2, "arrays": 0.2, "images": 0.17, "dicom": 0.25}
+"""Share of the drawn set, by kind: four to six patients of a class, of whom tests are taken."""
 MOST_IMAGES = 3
 """Of one patient: as few as show that patients are kept together."""
 TESTS = 3
@@ -42,7 +42,7 @@ def draw(dataset: Dataset, folder: Path, *, seed: int = 0) -> pd.DataFrame:
     """
     name = STAND_IN[dataset.kind]
     source = load_manifest(dataset.manifest).dataset(name)
-    root = synthetic.make(name, folder, seed=seed, scale=SCALE)
+    root = synthetic.make(name, folder, seed=seed, scale=SCALE[dataset.kind])
     cases = source.cases(root=root)
     cases = cases[cases.split == "train"].groupby("group").head(MOST_IMAGES)
     cases = cases.reset_index(drop=True)
@@ -152,7 +152,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a file or folder; an image whose suffix differs is written anew."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target)
+        shutil.copytree(source, target, dirs_exist_ok=True)
     elif source.suffix == target.suffix or target.suffix not in (".png", ".jpg", ".jpeg"):
         shutil.copyfile(source, target)
     else:
