@@ -39,10 +39,10 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures
+        embeddings mil _mil_fits _embedding_figures carried pace
     """,
     5: """
-        challenges platforms bundles cli
+        challenges platforms bundles rehearsal selfcheck cli
     """,
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -150,6 +150,8 @@ ALLOWED = {
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
     "overview": {"figures"},  # a report's figures are drawn from a run's tables
+    "carried": {"finished"},  # what is carried of it
+    "pace": {"inference", "trainer"},  # what is timed
     "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
     "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
@@ -158,7 +160,9 @@ ALLOWED = {
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
     "bundles": {"challenges", "platforms"},  # what is bundled; where it will run
-    "cli": {"challenges", "platforms", "bundles"},  # the door to all three
+    "selfcheck": {"platforms"},  # where this platform keeps data
+    "rehearsal": {"challenges", "platforms", "bundles"},  # what is tried, and by which contract
+    "cli": {"challenges", "platforms", "bundles", "rehearsal", "selfcheck"},  # the door to all
 }
 
 # The adapter through which TensorFlow may be named, should a measurement ask for it.

@@ -62,7 +62,7 @@ def test_each_platform_says_its_limits_and_how_it_is_known(tmp_path: Path) -> No
 def test_a_model_of_more_megabytes_than_nsml_takes_is_refused(tmp_path: Path) -> None:
     here = platforms.detect({"KIT_PLATFORM": "nsml"}, tmp_path)
     here.refuse_large(300.0, tmp_path)
-    with pytest.raises(KitError, match="too large for nsml.*300 MB.*Received: 301 MB"):
+    with pytest.raises(KitError, match=r"too large for nsml.*300 MB.*Received: 301 MB"):
         here.refuse_large(301.0, tmp_path)
     platforms.detect({"KIT_PLATFORM": "local"}, tmp_path).refuse_large(1e6, tmp_path)
 
@@ -152,12 +152,12 @@ def test_predicting_that_would_take_too_long_is_refused_before_training(
 ) -> None:
     slow = Pace(megabytes=1, learn=float("nan"), predict=0.91, memory=100)
     monkeypatch.setattr(nsml.pace, "measure", lambda *given, **more: slow)
-    with pytest.raises(KitError, match="at most 3600 s.*about 3640 s"):  # 2 x 2000 x .91
+    with pytest.raises(KitError, match=r"at most 3600 s.*about 3640 s"):  # 2 x 2000 x .91
         nsml.session("khd2020", Challenges(stub.calls), mode="train", pause=1)
 
 
 def test_nsml_is_for_single_images_alone(stub: Stub) -> None:
-    with pytest.raises(KitError, match="single images.*help2019, of kind slides"):
+    with pytest.raises(KitError, match=r"single images.*help2019, of kind slides"):
         nsml.session("help2019", Challenges(stub.calls), mode="train", pause=1)
 
 
