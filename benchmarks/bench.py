@@ -95,9 +95,19 @@ def tell(name: str, title: str, rows: Sequence[Row], *, notes: str = "", save: b
 
 def keep(
     name: str, title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
-    notes: str = "", save: bool,
+    notes: str = "", save: bool, command: str = "",
 ) -> None:  # fmt: skip
-    """Print a table of other columns and, if asked, keep it in `results/NAME.json`."""
+    """Print a table of other columns and, if asked, keep it in `results/NAME.json`.
+
+    Args:
+        name: Of the result, and of the script unless `command` says otherwise.
+        title: Of the table.
+        columns: Its head.
+        lines: Its cells.
+        notes: What stands below it.
+        save: Whether it is kept.
+        command: What made it.
+    """
     print(title)
     widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
     for line in (columns, *lines):
@@ -107,12 +117,15 @@ def keep(
     if notes:
         print(notes)
     if save:
-        _write(name, title, notes, {"columns": list(columns), "lines": [list(x) for x in lines]})
+        table = {"columns": list(columns), "lines": [list(line) for line in lines]}
+        _write(name, title, notes, table, command)
 
 
-def _write(name: str, title: str, notes: str, table: Mapping[str, object]) -> None:
+def _write(
+    name: str, title: str, notes: str, table: Mapping[str, object], command: str = ""
+) -> None:
     found = {
-        "title": title, "command": f"python benchmarks/{name}.py", "machine": machine(),
+        "title": title, "command": command or f"python benchmarks/{name}.py", "machine": machine(),
         "date": date.today().isoformat(), "notes": notes, **table,
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)

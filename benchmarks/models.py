@@ -17,7 +17,7 @@ from kit.models import REGISTRY, build_model
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 NAMES = (
     "conv_small seresnet_small resnet_small resnet_wide resnet_deep convnext_small attention_mil "
-    "help_simple help_unet help_inception rsna_cnn khd2019_vgg "
+    "chowder help_simple help_unet help_inception rsna_cnn khd2019_vgg "
     "mobilenet_v2 mobilenet_v3_small efficientnet_b0 efficientnet_pkg_b0 efficientnet_v2_b0 "
     "densenet121 resnet50 resnet50_v2 convnext_tiny vgg16 inception_v3 xception nasnet_mobile"
 )

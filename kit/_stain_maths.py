@@ -15,6 +15,7 @@ Row = tuple[float, float, float]
 
 WHITE = 256.0  # what level 255 counts as, so that 255 has no density and 0 a finite one
 BETA = 0.15  # optical density (natural logarithm), mean of the channels: less is no tissue
+VOID = 2.5  # the same: more is no tissue, but the black of what was not scanned
 INK = 1.25  # red's density over green's: haematoxylin absorbs green more, pens and dyes red
 HIGH = 0.99  # of a stain's amounts, and of the angles at either end: what lies beyond is noise
 LEAST_PIXELS = 100  # of tissue: below, a percentile is a single pixel
@@ -202,9 +203,11 @@ def _enough_tissue(images: Sequence[np.ndarray]) -> np.ndarray | None:
 
 
 def _stained(light: np.ndarray) -> np.ndarray:
-    """Return which pixels (3, n) are tissue: dense, and not of ink."""
+    """Return which pixels (3, n) are tissue: dense but not black, and not of ink."""
     red, green, blue = light
-    return np.asarray((red + green + blue <= -3 * BETA) & (red >= np.float32(INK) * green))
+    total = red + green + blue
+    dense = (total <= -3 * BETA) & (total >= -3 * VOID)
+    return np.asarray(dense & (red >= np.float32(INK) * green))
 
 
 def _light(levels: np.ndarray) -> np.ndarray:

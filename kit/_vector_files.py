@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from kit.files import KEY, atomic
 PLACE = ["case_id", "x", "y", "footprint"]
 LARGEST = float(np.finfo(np.float16).max)  # 65,504
 SUFFIXES = (".parquet", ".h5", ".hdf5", ".npy")
+ROWS = 1 << 13  # that are written at once: vectors may lie on disk (np.memmap)
 
 
 def as_float16(vectors: Any, *, path: Path | None = None) -> np.ndarray:
@@ -27,10 +29,7 @@ def as_float16(vectors: Any, *, path: Path | None = None) -> np.ndarray:
         TableError: They are not of two dimensions, or a number is nan, infinite or beyond 65,504,
             which float16 cannot hold.
     """
-    array = np.asarray(vectors)
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise TableError("vectors are no table of numbers", expected="floats, shape (n, d)",
-                         received=f"{array.dtype} {array.shape}", path=path)  # fmt: skip
+    array = _rows_of(np.asarray(vectors), path)
     wrong = ~(np.abs(array) <= LARGEST)
     if wrong.any():
         raise TableError(
@@ -40,6 +39,13 @@ def as_float16(vectors: Any, *, path: Path | None = None) -> np.ndarray:
             remedy="scale the features down, or look at the network and its input",
         )  # fmt: skip
     return array.astype(np.float16)
+
+
+def _rows_of(vectors: np.ndarray, path: Path | None) -> np.ndarray:
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise TableError("vectors are no table of numbers", expected="floats, shape (n, d)",
+                         received=f"{vectors.dtype} {vectors.shape}", path=path)  # fmt: skip
+    return vectors
 
 
 def write(path: Path, patches: pd.DataFrame, vectors: np.ndarray, key: str = "") -> None:
@@ -56,22 +62,37 @@ def write(path: Path, patches: pd.DataFrame, vectors: np.ndarray, key: str = "")
         TableError: A column is missing, lengths differ, there are several slides, or a number is
             none that float16 holds.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns(patches, PLACE, path=str(path))
-    halves = as_float16(vectors, path=path)
-    same_length(patches=patches.case_id, vectors=halves)
+    same_length(patches=patches.case_id, vectors=_rows_of(vectors, path))
     if patches.case_id.nunique() > 1:
         raise TableError("patches of several slides", expected="a file for each", path=path,
                          received=first(patches.case_id.unique()))  # fmt: skip
+    starts = range(0, max(1, len(patches)), ROWS)
+    parts = (
+        _arrow(patches.iloc[start : start + ROWS], vectors[start : start + ROWS], path, key)
+        for start in starts
+    )
+    head = next(parts)
+    with (
+        atomic(Path(path)) as part,  # no dictionary: it would take five times as long to read
+        pq.ParquetWriter(part, head.schema, use_dictionary=PLACE[:1], compression="zstd") as writer,
+    ):
+        for one in itertools.chain([head], parts):
+            writer.write_table(one)
+
+
+def _arrow(patches: pd.DataFrame, vectors: np.ndarray, path: Path, key: str) -> Any:
+    """Return some rows as an Arrow table."""
+    import pyarrow as pa
+
+    halves = as_float16(vectors, path=path)
     kind = pa.list_(pa.field("item", pa.float16(), nullable=False), halves.shape[1])
     column = pa.FixedSizeListArray.from_arrays(pa.array(halves.reshape(-1)), type=kind)
     table = pa.Table.from_pandas(patches[PLACE], preserve_index=False)
     table = table.append_column(pa.field("vector", kind, nullable=False), column)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), KEY: key.encode()})
-    with atomic(Path(path)) as part:  # no dictionary: it would take five times as long to read
-        pq.write_table(table, part, use_dictionary=PLACE[:1], compression="zstd")
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), KEY: key.encode()})
 
 
 def read(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
@@ -126,8 +147,10 @@ class Bags:
                              received=f"{bad} of {len(array)} rows")  # fmt: skip
         return array
 
-    def places(self, case_id: str) -> pd.DataFrame:
+    def places(self, case_id: str, fold: int = 0) -> pd.DataFrame:
         """Return where a slide's patches lie, `case_id, x, y, footprint`, in the vectors' order.
+
+        The same for every fold.
 
         Raises:
             TableError: The file, and one of places beside it, do not say; or not the footprint.
@@ -191,7 +214,13 @@ def from_files(
             expected=f"<case_id> and one of {', '.join(SUFFIXES)}, or a path with {{case_id}}",
             received=f"{len(missing)} of {len(ids)}: {first(missing)}",
         )  # fmt: skip
-    paths = {case_id: path for case_id, path in found.items() if path is not None}
+    return of_paths(
+        {case_id: path for case_id, path in found.items() if path is not None}, footprint
+    )
+
+
+def of_paths(paths: Mapping[str, Path], footprint: float | None = None) -> Bags:
+    """Return the vectors that these files hold, one of each case; see `from_files`."""
     widths = {case_id: _width(path) for case_id, path in paths.items()}
     each = pd.Series(widths)
     if each.nunique() > 1:

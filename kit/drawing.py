@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,6 +10,12 @@ import numpy as np
 COARSE = 16  # the maps of a tissue (where it is tumour, …) are this much smaller than its image
 CORNERS = 9  # of the polygon that is a nucleus
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.10, 0.96, 0.22)  # optical density in R, G, B
+LABORATORIES = (
+    ((1.04, 1.12, 0.46), (0.05, 0.43, 0.10)), ((0.86, 0.66, 0.26), (0.07, 0.72, 0.46)),
+)  # fmt: skip
+"""Optical density of full haematoxylin and of eosin in two laboratories."""
+OWN = 0.4  # share of a patient's own deviation, on the logarithm, that a laboratory leaves
+GLASS = 246  # level of bare glass
 INK = ((20, 120, 60), (30, 50, 150), (25, 25, 30))  # of a pathologist's pen
 
 
@@ -41,6 +47,21 @@ def stain(rng: np.random.Generator) -> Stain:
         density=rng.uniform(0.38, 0.62),
         fibres=rng.uniform(0, np.pi),
     )
+
+
+def restained(look: Stain, laboratory: int) -> Stain:
+    """Return a patient's look in one laboratory, which leaves him less of his own than `stain`.
+
+    Args:
+        look: Of `stain`.
+        laboratory: 0: violet on pale pink; 1: a thinner, bluer haematoxylin, a strong orange eosin.
+    """
+    ours, theirs = LABORATORIES[laboratory]
+    own = look.haematoxylin / (1.5 * np.array(HAEMATOXYLIN)), look.eosin / (0.5 * np.array(EOSIN))
+    haematoxylin, eosin = (
+        np.array(one) * mine**OWN for one, mine in zip((ours, theirs), own, strict=True)
+    )
+    return replace(look, haematoxylin=haematoxylin, eosin=eosin)
 
 
 def tissue(
@@ -87,7 +108,7 @@ def absorb(
         eosin: Its optical density in R, G, B.
     """
     amount = np.arange(256)[:, None] / 255
-    first = (246 * np.exp(-amount * haematoxylin)).astype(np.uint8)[None]
+    first = (GLASS * np.exp(-amount * haematoxylin)).astype(np.uint8)[None]
     second = (255 * np.exp(-amount * eosin)).astype(np.uint8)[None]
     light = cv2.LUT(cv2.merge([violet] * 3), first)
     return cv2.multiply(light, cv2.LUT(cv2.merge([pink] * 3), second), scale=1 / 255)
@@ -209,3 +230,20 @@ def blur_area(rng: np.random.Generator, image: np.ndarray) -> None:
     )  # fmt: skip
     edge = cv2.blur(share, (41, 41))[:, :, None]
     part[:] = (part * (1 - edge) + soft * edge).astype(np.uint8)
+
+
+def unscanned(image: np.ndarray, field: int = 192) -> None:
+    """Blacken the camera's fields of a slide that hold no tissue and touch none, in place.
+
+    So a scanner leaves what it has not looked at: MIRAX slides are mostly such void.
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        field: Side of a field.
+    """
+    rows, columns = -(-image.shape[0] // field), -(-image.shape[1] // field)
+    mean = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    holding = (mean.min(axis=2) < GLASS - 6).astype(np.uint8)
+    scanned = cv2.dilate(holding, np.ones((3, 3), np.uint8))
+    seen = cv2.resize(scanned, (columns * field, rows * field), interpolation=cv2.INTER_NEAREST)
+    image[seen[: image.shape[0], : image.shape[1]] == 0] = 0

@@ -18,6 +18,7 @@ from kit.files import FileIndex, read_json, sha256
 from kit.manifest import Dataset
 from kit.settings import Settings
 from kit.slide_scores import SlideStage, read_rule
+from kit.stain import Normaliser
 from kit.submission import Format, read_ledger
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Finished:
     ensemble: Ensemble
     threshold: float | None
     models: tuple[Path, ...]
+    stain: Normaliser | None = None
 
 
 def need(out: Path, *names: str) -> Path:
@@ -72,6 +74,7 @@ def load(out: Path) -> Finished:
     return Finished(
         out, entry, Settings(**said["settings"]), Format(**style),
         Ensemble.from_dict(chosen), chosen["threshold"], models,
+        Normaliser.from_dict(said["stain"]) if said.get("stain") else None,
     )  # fmt: skip
 
 
@@ -176,7 +179,7 @@ def _of_run(
         pixels, failures = store.build(
             place, items, kinds.reader(run.dataset, root, run.settings, items), "later",
             workers=workers,
-            quality=run.settings.jpeg_quality,
+            quality=run.settings.jpeg_quality, normaliser=run.stain,
         )  # fmt: skip
         _need_all([*unopened.reason, *failures], root)
         parts = inference.predict_all(

@@ -276,7 +276,7 @@ class Session:
             "key": fit.key if finished else "cut", "sha256": sha256(fit.path), "model": fit.model,
             "fold": fit.fold, "seed": fit.seed, "recipe": asdict(fit.recipe),
             "images": len(fit.rows), "epochs": len(progress.rows), "chosen": progress.chosen,
-            "batch": self.batch >> progress.halvings,
+            "batch": self.batch >> progress.halvings, "stain": fit.store.stain,
         })  # fmt: skip
         if finished:
             checkpoints.remove(_states(fit), fit.path.stem)
@@ -308,6 +308,8 @@ def _students(fit: Fit) -> list[Any]:
 
 def _teacher(fit: Fit) -> Any:
     """Return the network to distil from, the mean of several; None without one."""
+    for path in fit.teachers:
+        inference.check_stain(path, fit.store.stain)
     teachers = [load_network(path) for path in fit.teachers]
     for path, one in zip(fit.teachers, teachers, strict=True):
         inference.check_fits(one, fit.store.pixels.shape[1:], len(fit.classes), path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,182 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kit import _cells, checks, files, geometry
-from kit.errors import ImageError, SettingsError, TableError
+from kit import checks, files
+from kit._heatmap import Heatmap as Heatmap
+from kit._heatmap import of_places as of_places
+from kit._heatmap import positive
+from kit._heatmap import raster as raster
+from kit._heatmap_files import ENCODING as ENCODING
+from kit._heatmap_files import pyramid as pyramid
+from kit._heatmap_files import read_map as read_map
+from kit._heatmap_files import read_tiff as read_tiff
+from kit._heatmap_files import write_map as write_map
+from kit._heatmap_files import write_tiff as write_tiff
+from kit.errors import SettingsError, TableError
 from kit.polygons import outlines, to_geojson
 
 if TYPE_CHECKING:
     from kit.slides import Slide
 
-PLACE = ["x", "y", "footprint"]
-MOST_CELLS = 1 << 28  # 2 GiB of float64
-TILE = 256
 RESERVED = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"  # names that Windows keeps for itself
-GREYS = 254
-ENCODING = "0: not looked at; 1 to 255: probability (value - 1) / 254"
-
-
-@dataclass(frozen=True, eq=False)
-class Heatmap:
-    """Probabilities over a whole slide, from its corner (0, 0) whatever its bounds are.
-
-    Attributes:
-        values: float64 in [0, 1], shape (height, width) = ceil(size_level0 / downsample); nan
-            where nothing was looked at.
-        downsample: Level-0 pixels per cell, in x and y.
-        size_level0: (width, height) of the slide.
-        mpp: µm per cell; None if the slide's resolution is unknown.
-        case_id: The slide's case.
-        name: The class whose probability it is.
-
-    Raises:
-        TableError: The values have another shape, or lie outside [0, 1].
-    """
-
-    values: np.ndarray
-    downsample: float
-    size_level0: tuple[int, int]
-    mpp: float | None = None
-    case_id: str = ""
-    name: str = "tumour"
-
-    def __post_init__(self) -> None:
-        _positive("downsample", self.downsample)
-        if self.mpp is not None:
-            _positive("mpp", self.mpp)
-        expected = _shape(self.size_level0, self.downsample)
-        if self.values.shape != expected:
-            raise TableError(
-                "a heatmap covers its whole slide", expected=f"shape {expected}",
-                received=f"shape {self.values.shape}",
-            )  # fmt: skip
-        checks.probabilities(self.values[~np.isnan(self.values)], name="a heatmap")
-
-
-def raster(
-    patches: pd.DataFrame,
-    size_level0: tuple[int, int],
-    *,
-    column: str,
-    step: float | None = None,
-    mpp: float | None = None,
-) -> Heatmap:
-    """Return the map of one slide's patches.
-
-    A patch's probability is its mean over the networks. A cell has the mean over the patches that
-    cover its centre, whatever their footprints, each counting once; without overlaps that is its
-    own patch's. Patches moved by jitter cover other centres than their own cell's only where they
-    reach these; a cell whose centre none reaches stays nan.
-
-    Args:
-        patches: Predictions of one case, a row for each patch and network: case_id; x, y (level-0
-            pixels, top left); footprint (side in level-0 pixels); and `column`.
-        size_level0: (width, height) of the slide.
-        column: Column of probabilities, e.g. "prob_tumour"; the map is named after its class.
-        step: Level-0 pixels per cell. None: the step of the grid that the patches lie on, which
-            is their footprint or, where they overlap, less; the footprint where they lie on none
-            (jitter). Of several footprints, the finest.
-        mpp: Resolution of the slide's level 0, µm per pixel.
-
-    Raises:
-        TableError: No patches, patches of several cases, a place outside the slide, or a
-            probability outside [0, 1].
-        SettingsError: `step` or `mpp` is not above 0, or there would be more than 2^28 cells.
-    """
-    size_level0 = geometry.as_size(size_level0)
-    places = of_places(patches, column)
-    _check_places(places, size_level0)
-    if step is None:
-        step = min(_cells.grid_step(rows[["x", "y"]].to_numpy(np.float64), rows["footprint"].max())
-                   for _, rows in places.groupby("footprint"))  # fmt: skip
-    step = _positive("step", step)
-    shape = _shape(size_level0, step)
-    if shape[0] * shape[1] > MOST_CELLS:
-        raise SettingsError(f"the heatmap has more than {MOST_CELLS:,} cells",
-                            received=f"{shape[1]:,} x {shape[0]:,} of step={step:g}")  # fmt: skip
-    values = _cells.means(
-        places[PLACE].to_numpy(np.float64), places[column].to_numpy(np.float64), step, shape
-    )
-    return Heatmap(
-        values, step, size_level0, None if mpp is None else step * _positive("mpp", mpp),
-        str(patches["case_id"].iloc[0]), column.removeprefix("prob_"),
-    )  # fmt: skip
-
-
-def of_places(patches: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return x, y, footprint and `column` of one case's patches, the mean over their networks.
-
-    Raises:
-        TableError: A column is missing; no patches, or patches of several cases; a probability
-            lies outside [0, 1].
-    """
-    checks.columns(patches, ["case_id", *PLACE, column])
-    cases = patches["case_id"].unique()
-    if len(cases) != 1:
-        raise TableError("a heatmap is of one case", expected="rows of one case_id",
-                         received=checks.first(cases) or "no patches")  # fmt: skip
-    prob = checks.probabilities(patches[column].to_numpy(), name=column)
-    table = patches[PLACE].assign(**{column: prob})
-    return table.groupby(PLACE, dropna=False)[column].mean().reset_index()
-
-
-def write_tiff(heatmap: Heatmap, path: str | PathLike[str]) -> None:
-    """Write a pyramid of grey tiles that OpenSlide, QuPath and tifffile open.
-
-    0 is what was not looked at, 1 to 255 the probability (value - 1) / 254. Level 0 has a pixel
-    for each cell; each further level halves, and averages over the cells looked at. The resolution
-    is a cell's; ImageDescription is JSON of the heatmap's other attributes.
-
-    Args:
-        heatmap: What to write.
-        path: The file, .tif; written as a whole or not at all.
-
-    Raises:
-        KitError: The disk is full, or the folder cannot be written.
-    """
-    import tifffile
-
-    told = files.jsonable({
-        "case_id": heatmap.case_id, "class": heatmap.name, "downsample": heatmap.downsample,
-        "size_level0": heatmap.size_level0, "mpp": heatmap.mpp, "encoding": ENCODING,
-    })  # fmt: skip
-    scale: dict[str, Any] = {}
-    with files.atomic(Path(path)) as part, tifffile.TiffWriter(part) as writer:
-        for level, values in enumerate(pyramid(heatmap.values)):
-            if heatmap.mpp is not None:
-                per_cm = 1e4 / (heatmap.mpp * 2**level)
-                scale = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
-            grey = np.nan_to_num(np.rint(values * GREYS) + 1).astype(np.uint8)  # nan is 0
-            writer.write(
-                grey, tile=(TILE, TILE), photometric="minisblack",
-                compression="adobe_deflate", metadata=None, software="kit",
-                subfiletype=1 if level else 0, description=None if level else json.dumps(told),
-                **scale,
-            )  # fmt: skip
-
-
-def read_tiff(path: str | PathLike[str]) -> Heatmap:
-    """Read a heatmap that `write_tiff` wrote; its values are exact to 1/508.
-
-    Raises:
-        ImageError: The file cannot be read, or is no such heatmap.
-    """
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            grey = file.asarray(key=0)
-            told = json.loads(file.pages.first.description)
-        width, height = told["size_level0"]
-        return Heatmap(
-            np.where(grey == 0, np.nan, (grey - 1.0) / GREYS), told["downsample"],
-            (width, height), told["mpp"], told["case_id"], told["class"],
-        )  # fmt: skip
-    except Exception as error:  # tifffile raises whatever a broken structure leads to
-        raise ImageError(
-            "the file is no heatmap", expected="a TIFF that kit.heatmaps.write_tiff wrote",
-            received=str(error) or type(error).__name__, path=path,
-        ) from error  # fmt: skip
 
 
 def contours(
@@ -222,7 +62,7 @@ def contours(
     """
     import cv2
 
-    side = heatmap.mpp if mpp is None else heatmap.downsample * _positive("mpp", mpp)
+    side = heatmap.mpp if mpp is None else heatmap.downsample * positive("mpp", mpp)
     mask = heatmap.values >= checks.fraction("threshold", threshold)
     down, origin = heatmap.downsample, np.asarray(origin_level0, np.float64)
     found = outlines(
@@ -242,12 +82,12 @@ def contours(
 
 
 def write(
-    patches: pd.DataFrame,
+    seen: pd.DataFrame | Heatmap,
     slide: Slide,
     folder: str | PathLike[str],
     *,
-    column: str,
     threshold: float,
+    column: str | None = None,
     step: float | None = None,
 ) -> tuple[Path, Path]:
     """Write `<case_id>.tif` and `<case_id>.geojson` of one slide; see `raster` and `contours`.
@@ -257,26 +97,47 @@ def write(
     without one.
 
     Args:
-        patches: Predictions of one case.
+        seen: Predictions of one case's patches, or its map, such as networks of pixels leave
+            beside their table (`kit.streams.predict_slide`).
         slide: Its slide, open; polygons count from its bounds.
         folder: Made if it is not there.
-        column: Column of probabilities, e.g. "prob_tumour".
         threshold: Least probability of an outlined region.
-        step: Level-0 pixels per cell; None as in `raster`.
+        column: Of patches the column of probabilities, e.g. "prob_tumour", or "attention".
+        step: Of patches the level-0 pixels per cell; None as in `raster`.
 
     Returns:
         The paths of the TIFF and of the GeoJSON.
 
     Raises:
+        TableError: The map is of a slide of another size; for patches see `raster`.
+        SettingsError: Patches are given without a column, or a map with a step.
         KitError: The disk is full, or the folder cannot be written.
     """
-    heatmap = raster(patches, slide.size, column=column, step=step, mpp=slide.known_mpp)
+    heatmap = _of(seen, slide, column, step)
     x, y, _, _ = slide.bounds
     found = json.dumps(contours(heatmap, threshold, origin_level0=(x, y)), allow_nan=False)
     tiff, geojson = paths(heatmap.case_id, folder)
     files.write_text(geojson, found)
     write_tiff(heatmap, tiff)
     return tiff, geojson
+
+
+def _of(
+    seen: pd.DataFrame | Heatmap, slide: Slide, column: str | None, step: float | None
+) -> Heatmap:
+    if isinstance(seen, pd.DataFrame):
+        if column is None:
+            raise SettingsError("patches are drawn by a column", expected="e.g. prob_tumour",
+                                received="column=None")  # fmt: skip
+        return raster(seen, slide.size, column=column, step=step, mpp=slide.known_mpp)
+    if step is not None:
+        raise SettingsError("a map has its own cells", received=f"step={step}")
+    if seen.size_level0 != slide.size:
+        raise TableError(
+            "the map is of another slide", expected="{} x {} level-0 pixels".format(*slide.size),
+            received="{} x {}".format(*seen.size_level0), path=slide.path,
+        )  # fmt: skip
+    return seen
 
 
 def paths(case_id: str, folder: str | PathLike[str]) -> tuple[Path, Path]:
@@ -294,49 +155,6 @@ def file_name(case_id: str) -> str:
         if plain and not re.fullmatch(RESERVED, safe)
         else f"{safe.lstrip('.')}-{files.fingerprint(case_id)}"
     )
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 < value < np.inf:
-        raise SettingsError(f"{name} must be above 0", received=f"{name}={value}")
-    return float(value)
-
-
-def _shape(size_level0: tuple[int, int], downsample: float) -> tuple[int, int]:
-    """Return (height, width) in cells."""
-    width, height = (int(np.ceil(side / downsample - 1e-9)) for side in size_level0)
-    return height, width
-
-
-def _check_places(patches: pd.DataFrame, size_level0: tuple[int, int]) -> None:
-    x, y, footprint = patches[PLACE].to_numpy(np.float64).T
-    wrong = ~((footprint > 0) & (footprint < np.inf))
-    for low, side in zip((x, y), size_level0, strict=True):
-        wrong |= ~((low + footprint / 2 >= 0) & (low + footprint / 2 < side))
-    if wrong.any():
-        at = patches[PLACE].iloc[int(wrong.argmax())]
-        raise TableError(
-            f"{int(wrong.sum())} patches lie outside the slide",
-            expected="centres within {} x {} level-0 pixels".format(*size_level0),
-            received=f"first x={at['x']}, y={at['y']}, footprint={at['footprint']}",
-            remedy="give the patches and the size (width, height) of the same slide",
-        )  # fmt: skip
-
-
-def pyramid(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the values, and halves of them until one fits a tile: means of what is not nan."""
-    yield values
-    count = (~np.isnan(values)).astype(np.float64)
-    total = np.nan_to_num(values)
-    while max(total.shape) > TILE:
-        total, count = _halved(total), _halved(count)
-        yield np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def _halved(sums: np.ndarray) -> np.ndarray:
-    height, width = sums.shape
-    even = np.pad(sums, ((0, height % 2), (0, width % 2)))
-    return np.asarray(even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2])
 
 
 def _first_corner(ring: np.ndarray) -> np.ndarray:

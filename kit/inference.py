@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,13 @@ def predict_rows(
 
     Returns:
         `case_id, group, y_true`, `prob_<class>`, and `x, y` for patches; a row for each item.
+
+    Raises:
+        ModelError: The network was trained on images of another stain normalisation, or does not
+            fit.
     """
-    key = predictions_key(store, rows, read_json(model.with_suffix(".json"))["sha256"], policy)
+    note = check_stain(model, store.stain)
+    key = predictions_key(store, rows, note["sha256"], policy)
     if table_key(path) == key:
         return read_table(path)
     items = store.items.iloc[rows].reset_index(drop=True)
@@ -98,6 +103,29 @@ def probabilities(
     network = load_network(model)
     check_fits(network, store.pixels.shape[1:], n_classes, model)
     return predict_images(network, store.pixels, rows, [one.forward for one in views(policy)])
+
+
+def check_stain(model: Path, stain: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a network's note, if the network takes images whose stains are normalised like these.
+
+    Args:
+        model: The network's `.keras` file, its note (`.json`) beside it.
+        stain: How the images were normalised (`kit.stain.Normaliser.to_dict`); None: not at all.
+
+    Raises:
+        ModelError: It was trained on images that were normalised otherwise.
+    """
+    note: dict[str, Any] = read_json(Path(model).with_suffix(".json"))
+    wanted = note.get("stain")  # a note without the word is older than the setting
+    if wanted != stain:
+        expected, received = (one["method"] if one else "none" for one in (wanted, stain))
+        same = " of another target" if expected == received else ""
+        raise ModelError(
+            "the network was trained on images of another stain normalisation",
+            expected=f"stain={expected}", received=f"stain={received}{same}", path=model,
+            remedy="read the images with the stain that its note (.json) holds",
+        )  # fmt: skip
+    return note
 
 
 def check_fits(network: Any, shape: Sequence[int], n_classes: int, path: Path) -> None:

@@ -18,11 +18,14 @@ from kit.manifest import Dataset
 from kit.marks import ACTION, RELABEL, taught
 from kit.sampler import READ_BY, PatchSampler, read_planned
 from kit.settings import Settings
+from kit.stain import Normaliser
 from kit.store import Reader
 
 PLANNED = ("slides", "dicom")
 STREAMED = ("slides",)
-"""Kinds whose cases give many images each, and those that are predicted from their files."""
+STAINED = ("slides", "patches")
+"""Kinds whose cases give many images each, those that are predicted from their files, and those
+whose stains may be normalised."""
 READS = ("image_size", "mixed_sizes")
 PLANS = (
     "patch_size", "mpp", "level", "stride", "min_tissue", "min_tumour", "max_normal", "partial",
@@ -151,6 +154,26 @@ def reader(dataset: Dataset, root: Path, settings: Settings, items: pd.DataFrame
     if dataset.kind == "dicom":
         return partial(_read_dicom, root, size, how or "resize")
     return partial(_read_images, root, size, how, None if how else _first_shape(root, items))
+
+
+def normaliser(dataset: Dataset, settings: Settings) -> Normaliser | None:
+    """Return what brings every patch to one look before a network sees it; None: nothing does.
+
+    The look is the standard one: nothing is fitted, so that no fold's patients have a say in it and
+    all networks, and the patches of any later slide, have the same.
+
+    Raises:
+        SettingsError: The data are no patches or slides of pathology.
+    """
+    if settings.stain == "none":
+        return None
+    if dataset.kind not in STAINED:
+        raise SettingsError(
+            "only pathology has stains to normalise", expected=f"kind {' or '.join(STAINED)}",
+            received=f"stain={settings.stain} for {dataset.name}, kind {dataset.kind}",
+            remedy="--set stain=none",
+        )  # fmt: skip
+    return Normaliser.standard(settings.stain)
 
 
 def _first_shape(root: Path, items: pd.DataFrame) -> tuple[int, ...] | None:

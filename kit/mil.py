@@ -1,35 +1,49 @@
-"""Slides from bags of vectors: trained by the slide's label alone, fold by fold."""
+"""Slides from bags of vectors: trained by the slide's label alone, fold by fold.
+
+From slides to scores and to attention drawn on them:
+
+    encoder = encoders.unlabelled("seresnet_small", 256, out)
+    slide_jobs.embed_slides(cases, plan, [encoder], root=root, folder=out / "vectors")
+    bags = encoders.bags(cases, [encoder], out / "vectors")
+    oof, _ = mil.cross_validate(folds, bags, classes=classes, positive=positive, out=out / "mil")
+    seen = mil.attention_table(out / "mil", bags, case_id, fold=fold)
+    heatmaps.write(seen, slide, out / "attention", column="attention", threshold=0.9)
+
+Which encoder may be shown which fold, `kit.encoders` says.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from kit._bags import FoldBags, Source, padded
+from kit._bags import FoldBags, Source
 from kit._mil_fits import BATCH, FORMAT, Fit, train
-from kit._network import POOL
+from kit._mil_uses import attention as attention
+from kit._mil_uses import attention_table as attention_table
+from kit._mil_uses import probabilities as probabilities
 from kit.aggregate import to_cases
 from kit.backend import load_backend
 from kit.checks import columns, first, labels, positive_int, unique_ids
-from kit.errors import GroupLeakError, ModelError, SettingsError, TableError
+from kit.errors import (
+    GroupLeakError,
+    ModelError,
+    SettingsError,
+    TableError,
+)
 from kit.files import fingerprint, read_json, read_table, table_key, write_table
-from kit.models import LOGITS, check_model, load_network
+from kit.models import check_model, load_network
 from kit.plans import check_folds
 from kit.recipes import Recipe
-
-if TYPE_CHECKING:
-    import keras
 
 log = logging.getLogger(__name__)
 
 PACE = {"attention_mil": (20, 2e-3), "chowder": (40, 1e-2)}
 """Epochs and highest learning rate that suit a network; chowder's few scores learn slowly."""
-SMALL = 0.1  # of the spread of a bag's scores: how far they are moved to see what they speak for
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
 
@@ -179,77 +193,3 @@ def _fit_and_predict(
         table[f"prob_{name}"] = prob[:, position]
     write_table(table, path, made_by)
     return table
-
-
-def probabilities(network: keras.Model, bag: np.ndarray) -> np.ndarray:
-    """Return a slide's class probabilities by a network of bags, float64 (classes,), sum 1.
-
-    Args:
-        network: As `kit.models.load_network` returns it.
-        bag: The slide's vectors, floats (n, d), n at least 1; all are looked at.
-
-    Raises:
-        TableError: The bag is empty, of another width, or not finite.
-    """
-    _check_bag(network, bag)
-    found = np.asarray(_numbers(network(padded(bag), training=False))[0], np.float64)
-    return np.asarray(found / found.sum())
-
-
-def attention(network: keras.Model, bag: np.ndarray, *, towards: int = -1) -> np.ndarray:
-    """Return what a network makes of each instance of a slide, float64 (n,), for drawing.
-
-    Args:
-        network: As `kit.models.load_network` returns it.
-        bag: The slide's vectors, floats (n, d), n at least 1.
-        towards: Position of the class that high scores of chowder shall speak for.
-
-    Returns:
-        Of attention pooling the weights, in [0, 1], whose sum is 1: how much an instance was
-        looked at, whatever it speaks for. Of chowder the scores, without unit: the network may
-        have learnt them upside down, so they are turned where this slide's probability of the
-        class falls as they rise.
-
-    Raises:
-        TableError: The bag is empty, of another width, or not finite.
-        ModelError: The network pools in neither way.
-    """
-    import keras
-
-    from kit.attention import AttentionPool, ExtremeScores
-
-    _check_bag(network, bag)
-    pool = network.get_layer(POOL)
-    if not isinstance(pool, AttentionPool | ExtremeScores):
-        raise ModelError("the network has no weights of instances", received=pool.name,
-                         expected="attention_mil or chowder")  # fmt: skip
-    x = padded(bag)
-    parts = keras.Model(network.input, pool.input)(x, training=False)
-    instances = parts[0] if isinstance(parts, list) else parts  # the mask may stand beside it
-    mask = np.arange(x.shape[1])[None] < len(bag)
-    if isinstance(pool, AttentionPool):
-        _, weights = pool(instances, mask=mask, return_weights=True)
-        return np.asarray(_numbers(weights)[0, : len(bag)], np.float64)
-    pooled, scores = map(_numbers, pool(instances, mask=mask, return_scores=True))
-    kind = towards if pool.scores > 1 else 0
-    mine = np.asarray(scores[0, : len(bag), kind], np.float64)
-    step = np.zeros((2 * pool.extremes, pool.scores), np.float32)
-    step[:, kind] = SMALL * (mine.std() or 1.0)
-    head = keras.Model(pool.output, network.get_layer(LOGITS).output)
-    ends = [_numbers(head(pooled + sign * step.reshape(1, -1), training=False))[0]
-            for sign in (-1, 1)]  # fmt: skip
-    rises = [end[towards] - np.delete(end, towards).mean() for end in ends]
-    return mine if rises[1] >= rises[0] else -mine
-
-
-def _check_bag(network: keras.Model, bag: np.ndarray) -> None:
-    width = network.input_shape[-1]
-    if bag.ndim != 2 or not len(bag) or bag.shape[1] != width or not np.isfinite(bag).all():
-        raise TableError("not a bag that the network takes", received=f"shape {bag.shape}",
-                         expected=f"finite, shape (n, {width}), n at least 1")  # fmt: skip
-
-
-def _numbers(tensor: Any) -> np.ndarray:
-    import keras
-
-    return np.asarray(keras.ops.convert_to_numpy(tensor))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kit import alike, heatmaps, histories, marks, plans, scoring, slide_scores, submission
+from kit import alike, heatmaps, histories, marks, plans, scoring, slide_report, submission
 from kit.ensemble import Ensemble
 from kit.files import digest, fingerprint, read_json, table_key, write_json
+from kit.lesion_scores import Scores
 from kit.predicted import Predicted
 from kit.recipes import recipe_of
 from kit.scoring import Scored
@@ -44,7 +46,8 @@ class Run(Predicted):
         """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
         path, values = self.out / "metrics.json", self.settings
         about, said = self._about_slides()
-        cautions = [*alike.cautions(self.alike(), self.cases(), self.dataset.caution), *said]
+        cautions = [*alike.cautions(self.alike(), self.cases(), self.dataset.caution), *said,
+                    *self.left_alone()]  # fmt: skip
         if recipe_of(values).chooses:
             cautions = [*cautions, CHOSEN]
         inputs = [digest(self.oof()), digest(self.folds()), cautions, settings_key(values),
@@ -100,10 +103,10 @@ class Run(Predicted):
         rule = self.slide_rule()
         if rule is None:
             return {}, []
-        inside = slide_scores.inside(
+        inside = slide_report.inside(
             self.patch_predictions(), self.patches(), self.folds(), rule.positive
         )
-        return slide_scores.told(rule, inside), slide_scores.cautions(rule)
+        return slide_report.told(rule, inside), slide_report.cautions(rule)
 
     def heatmaps(self) -> dict[str, tuple[Path, Path]]:
         """Write `heatmaps/<case_id>.tif` and `.geojson` of each slide; return their paths.
@@ -125,10 +128,36 @@ class Run(Predicted):
         )
         return found
 
+    def lesions(self) -> dict[str, Any] | None:
+        """Return how well heatmaps find what masks show, out of fold; also in `lesions.json`.
+
+        Dice, IoU and FROC; None of cases without masks.
+        """
+        cases, shown, path = self.cases(), self.heatmaps(), self.out / "lesions.json"
+        if not shown or "mask" not in cases:
+            return None
+        inputs = [{name: table_key(table) for name, table in self.patch_predictions().items()},
+                  self._mask_keys(cases), digest(cases[["case_id", "label", "split"]])]  # fmt: skip
+
+        def make() -> None:
+            found = self._lesions
+            write_json(path, None if found is None else slide_report.told_of_lesions(found))
+
+        self.stages.files("lesions", inputs, [path], make)
+        told: dict[str, Any] | None = read_json(path)
+        return told
+
+    @cached_property
+    def _lesions(self) -> Scores | None:
+        cases, shown = self.cases(), self.heatmaps()
+        mine = cases[cases.case_id.isin(list(shown)) & (cases.split != "test")]
+        return self.slides.lesions(mine, self.out / "heatmaps")
+
     def report(self) -> Path:
         """Write `report.html` with the figures, and the figures on their own."""
         path, metrics = self.out / "report.html", self.metrics()
-        inputs = [metrics, digest(self._final()), digest(self.cases()), self.failures()]
+        inputs = [metrics, self.lesions(), digest(self._final()), digest(self.cases()),
+                  self.failures()]  # fmt: skip
         self.stages.files("report", inputs, [path], lambda: self._report(metrics))
         return path
 
@@ -152,13 +181,13 @@ class Run(Predicted):
         )  # fmt: skip
         write_report(
             self.out, title=self.challenge.name, settings=self.settings.model_dump(),
-            metrics=metrics, figures=drawn, notes=scoring.beside(metrics),
+            metrics=metrics, figures=drawn, notes=[*scoring.beside(metrics), *self._found()],
             warnings=self._warnings(metrics), failures=self.failures(), synthetic=self.synthetic,
         )  # fmt: skip
 
     def _most_suspicious(self) -> dict[str, Figure]:
         """Return the heatmap of the slide that is surest of the positive class, test or not."""
-        from kit import overview
+        from kit import figures, overview
 
         shown, data, joined = self.heatmaps(), self.dataset, self._final()
         joined = joined[joined.case_id.isin(list(shown))]
@@ -166,9 +195,16 @@ class Run(Predicted):
             return {}
         best = joined.sort_values(f"prob_{data.positive}").case_id.iloc[-1]
         case = self.cases()[self.cases().case_id == best].iloc[0]
-        return {"slide_heatmap": overview.slide_heatmap(
+        found = {"slide_heatmap": overview.slide_heatmap(
             data, self.root, case, shown[best][0], self.patch_predictions()[best]
         )}  # fmt: skip
+        if self._lesions is not None and self._lesions.froc and self._lesions.froc.n_lesions:
+            found["froc"] = figures.froc(self._lesions.froc)
+        return found
+
+    def _found(self) -> list[str]:
+        """Return lines on what patches and heatmaps find inside slides."""
+        return slide_report.beside(self.metrics(), self.lesions())
 
     def _warnings(self, metrics: dict[str, Any]) -> list[str]:
         return [*metrics["warnings"], *alike.of_tests(self.alike(), self.cases())]
@@ -177,7 +213,7 @@ class Run(Predicted):
         """Run every stage and return what `kit run --json` prints."""
         start = time.monotonic()
         metrics, path = self.metrics(), self.submission()
-        self.heatmaps()
+        about = self.lesions()
         self.report()
         if self.ledger is not None and not self.smoke and not self.synthetic:
             mean = metrics["mean_of_six"]
@@ -189,6 +225,7 @@ class Run(Predicted):
         return {
             **metrics, "warnings": self._warnings(metrics), "synthetic": self.synthetic,
             "failures": [*self.failures(), *self.unfinished()],
+            **({} if about is None else {"lesions": about}),
             "seconds": round(time.monotonic() - start, 2),
             "out": str(self.out), "submission": str(path),
         }  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kit.checks import columns, first, positive_int
 from kit.errors import SettingsError, TableError
-from kit.files import digest, fingerprint, read_table, sha256, write_table
+from kit.files import digest, fingerprint, read_table, sha256, table_key, write_table
 from kit.fits import EVERYTHING, Fit
 from kit.folds import check_no_leak
 from kit.models import check_model
@@ -50,6 +50,7 @@ def plan(
         )
     pretrained = sha256(weights) if weights else None
     common = [FORMAT, model, asdict(recipe), list(classes), pretrained]
+    common += [data.stain] if data.stain else []
     fits = []
     for seed in range(seeds):
         for fold in map(int, chosen):
@@ -83,7 +84,9 @@ def write_networks(fits: Sequence[Fit], out: Path) -> None:
         {"name": fit.path.stem, "fold": fit.fold, "seed": fit.seed, "model": fit.model,
          "sha256": sha256(fit.path)} for fit in fits
     ]  # fmt: skip
-    write_table(pd.DataFrame(rows), out / "networks.parquet", fingerprint(rows))
+    path, key = out / "networks.parquet", fingerprint(rows)
+    if table_key(path) != key:
+        write_table(pd.DataFrame(rows), path, key)
 
 
 def networks(out: Path) -> pd.DataFrame:

@@ -80,6 +80,7 @@ class Prepared:
         """Raise on what would fail later, before anything is read or written."""
         check_model(self.settings.model)
         recipe_of(self.settings)
+        self._normaliser = kinds.normaliser(self.dataset, self.settings)
         if self.dataset.could_take(self.root, self.out):
             raise SettingsError(
                 "the run would be written among its data", received=f"--out {self.out}",
@@ -115,6 +116,7 @@ class Prepared:
             "fingerprint": self.fingerprint, "synthetic": self.synthetic, "compared": mine,
             "settings": self.settings.model_dump(mode="json"),
             "style": asdict(self.challenge.style), "entry": self.dataset.model_dump(mode="json"),
+            "stain": self._normaliser and self._normaliser.to_dict(),
         })  # fmt: skip
         if self.synthetic:
             note = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
@@ -190,6 +192,13 @@ class Prepared:
         """
         return self._read[0]
 
+    def left_alone(self) -> list[str]:
+        """Return a line that says how many patches' stains were not normalised, if any were not."""
+        items = self.pixels().items
+        n = int(items.left_alone.sum()) if "left_alone" in items else 0
+        said = store.LEFT_ALONE.format(n, len(items))
+        return [f"stain={self.settings.stain}: {said}"] if n else []
+
     def failures(self) -> list[str]:
         """Return what could not be read and was left out, a line each."""
         return self._read[1]
@@ -205,7 +214,7 @@ class Prepared:
             self.out / "pixels", items,
             kinds.reader(self.dataset, self.root, self.settings, items),
             settings_key(self.settings, *kinds.READS), workers=self.workers,
-            quality=self.settings.jpeg_quality,
+            quality=self.settings.jpeg_quality, normaliser=self._normaliser,
         )  # fmt: skip
         failures = [*unopened.reason, *unread]
         gone = set(items.case_id) - set(found.items.case_id) | set(unopened.case_id)

@@ -49,6 +49,9 @@ class Settings(BaseModel):
     smaller: int | None = Field(
         None, ge=8, description="patch size of slides with fewer than 100 tumour patches"
     )
+    stain: Literal["none", "macenko", "reinhard"] = Field(
+        "none", description="pathology: every patch in the standard look of kit.stain, everywhere"
+    )
     jpeg_quality: int | None = Field(
         None, ge=1, le=100, description="pixels are kept as JPEG of this quality; None: lossless"
     )

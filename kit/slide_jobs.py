@@ -14,10 +14,11 @@ import pandas as pd
 from kit import apart, jobs
 from kit.backend import load_backend
 from kit.checks import columns, first, unique_ids
+from kit.encoders import embed_slide, headless, vectors_key, vectors_path
 from kit.errors import ModelError, TableError
 from kit.files import fingerprint, read_json, table_key
 from kit.slides import open_slide
-from kit.streams import Member, load, predict_slide, prediction_key
+from kit.streams import Dense, Member, load, predict_slide, prediction_key
 
 LOADED = 64  # networks that a process keeps
 SHARES = 4  # parts of the slides for each worker: a process loads its networks once for a part
@@ -26,7 +27,7 @@ SHARES = 4  # parts of the slides for each worker: a process loads its networks 
 def predict_slides(
     cases: pd.DataFrame, plan: pd.DataFrame, networks: Sequence[Path], *, root: Path,
     classes: Sequence[str], folder: Path, policy: str = "none", mpp: float | None = None,
-    threads: int = 1, workers: int = 1,
+    dense: Dense | None = None, threads: int = 1, workers: int = 1,
 ) -> list[jobs.Outcome]:  # fmt: skip
     """Predict the planned patches of slides; one that fails is an outcome with its error.
 
@@ -44,6 +45,8 @@ def predict_slides(
         folder: Where each slide's table is kept.
         policy: Augmentation policy whose views are averaged over; "none" is the patch as it is.
         mpp: Resolution of level 0 of all slides, in place of what the files say.
+        dense: What is made of networks that answer for each pixel: their map stands beside a
+            slide's table (`kit.streams.slide_map`).
         threads: Threads of the networks in each process.
         workers: 1 is this process; more are processes of their own.
 
@@ -54,24 +57,70 @@ def predict_slides(
     Raises:
         TableError: A planned slide is no case, or no network is of a case's fold.
     """
+    places = _planned(cases, plan)
+    notes = {path: read_json(Path(path).with_suffix(".json")) for path in networks}
+    work = []
+    for case in cases[cases.case_id.isin(list(places))].to_dict("records"):
+        mine = _of_fold(str(case["case_id"]), float(case.get("fold", np.nan)), notes)
+        members = tuple((path, str(notes[path]["sha256"])) for path in mine)
+        rows = places[str(case["case_id"])]
+        made_by = fingerprint([case["key"], policy, mpp])
+        work.append(jobs.Job(str(case["case_id"]), _predict, (
+            root / str(case["path"]), mpp, rows, members, tuple(classes), policy,
+            table_path(folder, str(case["case_id"])), made_by, dense, threads,
+        )))  # fmt: skip
+    return _watched(work, places, workers, "predicting slides")
+
+
+def embed_slides(
+    cases: pd.DataFrame, plan: pd.DataFrame, encoders: Sequence[Path], *, root: Path, folder: Path,
+    mpp: float | None = None, threads: int = 1, workers: int = 1,
+) -> list[jobs.Outcome]:  # fmt: skip
+    """Make the vectors of slides' planned patches; a slide that fails is an outcome with its error.
+
+    Every slide is shown to every encoder: which of them may serve which fold `kit.encoders.bags`
+    says. What stands is left, and a slide that was cut off goes on where it was.
+
+    Args:
+        cases: `case_id, path, key` (fingerprint of the content).
+        plan: Patches table of all of them; a slide without patches gets files without rows.
+        encoders: `.keras` files of networks with their heads, each with its note (`.json`) beside
+            it: one without labels (`kit.encoders.unlabelled`), or a run's own.
+        root: Folder that the paths start from.
+        folder: Where the vectors are kept: `<encoder>/<case_id>.parquet`.
+        mpp: Resolution of level 0 of all slides, in place of what the files say.
+        threads: Threads of the networks in each process.
+        workers: 1 is this process; more are processes of their own.
+
+    Returns:
+        For each case, in their order, the paths of its files, or why there are none.
+
+    Raises:
+        TableError: A planned slide is no case.
+    """
+    places = _planned(cases, plan)
+    shas = {path: str(read_json(Path(path).with_suffix(".json"))["sha256"]) for path in encoders}
+    work = []
+    for case in cases.to_dict("records"):
+        name = str(case["case_id"])
+        rows = places.setdefault(name, plan.iloc[:0])
+        paths = tuple(vectors_path(folder, path, name) for path in encoders)
+        made_by = fingerprint([case["key"], mpp])
+        work.append(jobs.Job(name, _embed, (
+            root / str(case["path"]), mpp, rows, tuple(shas.items()), paths, made_by, threads
+        )))  # fmt: skip
+    return _watched(work, places, workers, "embedding slides")
+
+
+def _planned(cases: pd.DataFrame, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of each slide that has some; cases and plan must fit each other."""
     columns(cases, ["case_id", "path", "key"])
     unique_ids(cases.case_id)
     unknown = plan.case_id[~plan.case_id.isin(cases.case_id)]
     if len(unknown):
         raise TableError("planned slides are no cases", received=first(unknown.unique()))
-    notes = {path: read_json(Path(path).with_suffix(".json")) for path in networks}
-    places = {str(name): rows for name, rows in plan.groupby("case_id", sort=False)}
-    work = []
-    for case in cases[cases.case_id.isin(list(places))].to_dict("records"):
-        mine = _of_fold(str(case["case_id"]), float(case.get("fold", np.nan)), notes)
-        members = tuple((path, str(notes[path]["sha256"])) for path in mine)
-        rows = places[case["case_id"]].reset_index(drop=True)
-        made_by = fingerprint([case["key"], policy, mpp])
-        work.append(jobs.Job(str(case["case_id"]), _predict, (
-            root / str(case["path"]), mpp, rows, members, tuple(classes), policy,
-            table_path(folder, str(case["case_id"])), made_by, threads,
-        )))  # fmt: skip
-    return _watched(work, places, workers)
+    return {str(name): rows.reset_index(drop=True)
+            for name, rows in plan.groupby("case_id", sort=False)}  # fmt: skip
 
 
 def table_path(folder: Path, case_id: str) -> Path:
@@ -92,7 +141,7 @@ def _of_fold(case_id: str, fold: float, notes: Mapping[Path, Mapping[str, Any]])
 
 
 def _watched(
-    work: Sequence[jobs.Job], places: dict[str, pd.DataFrame], workers: int
+    work: Sequence[jobs.Job], places: Mapping[str, pd.DataFrame], workers: int, title: str
 ) -> list[jobs.Outcome]:
     """Run the jobs under a bar that counts patches: their rate, and the time left."""
     from tqdm import tqdm
@@ -101,7 +150,7 @@ def _watched(
     total = sum(len(places[job.name]) for job in work)
     outcomes = map(jobs.call, work) if workers == 1 else _apart(work, workers)
     with (
-        tqdm(total=total, desc="predicting slides", unit=" patches", unit_scale=True, disable=None,
+        tqdm(total=total, desc=title, unit=" patches", unit_scale=True, disable=None,
              leave=False) as bar,
     ):  # fmt: skip
         for outcome in outcomes:
@@ -132,10 +181,10 @@ def _in_turn(part: Sequence[jobs.Job]) -> list[jobs.Outcome]:
 
 def _predict(
     slide_path: Path, mpp: float | None, plan: pd.DataFrame, members: Sequence[tuple[Path, str]],
-    classes: Sequence[str], policy: str, path: Path, key: str, threads: int,
+    classes: Sequence[str], policy: str, path: Path, key: str, dense: Dense | None, threads: int,
 ) -> Path:  # fmt: skip
     """Return the path of one slide's table; predict what does not stand."""
-    if table_key(path) == prediction_key(plan, [sha for _, sha in members], classes, key):
+    if table_key(path) == prediction_key(plan, [sha for _, sha in members], classes, key, dense):
         return path
     load_backend(threads)
     from kit.augment import views
@@ -143,10 +192,30 @@ def _predict(
     with open_slide(slide_path, mpp=mpp) as slide:
         predict_slide(
             slide, plan, [_loaded(*member) for member in members], classes=classes,
-            views=[view.forward for view in views(policy)],
-            path=path, key=key, progress=True,
+            views=views(policy),
+            path=path, key=key, dense=dense, progress=True,
         )  # fmt: skip
     return path
+
+
+def _embed(
+    slide_path: Path, mpp: float | None, plan: pd.DataFrame, encoders: Sequence[tuple[Path, str]],
+    paths: Sequence[Path], key: str, threads: int,
+) -> tuple[Path, ...]:  # fmt: skip
+    """Return the paths of one slide's vectors; make what does not stand."""
+    wanted = [vectors_key(plan, sha, key) for _, sha in encoders]
+    if [table_key(path) for path in paths] != wanted:
+        load_backend(threads)
+        with open_slide(slide_path, mpp=mpp) as slide:
+            members = [_headless(*encoder) for encoder in encoders]
+            embed_slide(slide, plan, members, paths=paths, key=key, progress=True)
+    return tuple(paths)
+
+
+@lru_cache(maxsize=LOADED)
+def _headless(path: Path, sha: str) -> Member:
+    """Return a network without its head, made once in each process."""
+    return headless(_loaded(path, sha))
 
 
 @lru_cache(maxsize=LOADED)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from kit import aggregate, heatmaps, jobs, kinds, slide_features, slide_jobs
-from kit._ranks import area
+from kit import aggregate, heatmaps, jobs, kinds, lesion_scores, slide_features, slide_jobs
 from kit.aggregate import Fitted
-from kit.draws import UNSURE
+from kit.annotations import MaskImage, read_mask
 from kit.errors import KitError
 from kit.files import read_json, read_table, write_json
+from kit.heatmaps import Heatmap
+from kit.lesion_scores import Scores
 from kit.manifest import Dataset
 from kit.rules import Rule
 from kit.settings import Settings
 from kit.slides import open_slide
+from kit.streams import Dense, slide_map
 
-SHOWN = 10  # slides whose own figures are told
 OUTLINED = 0.5  # least probability of what a heatmap outlines
 NETWORK = ["fold", "seed", "model"]
 
@@ -52,6 +52,12 @@ class SlideStage:
         """
         return Rule.parse(self.settings.aggregate, len(self.dataset.classes))
 
+    @property
+    def _dense(self) -> Dense | None:
+        """What is made of networks that answer for each pixel."""
+        positive = self.dataset.positive
+        return None if positive is None else Dense(positive)
+
     def predict(
         self, cases: pd.DataFrame, plan: pd.DataFrame, networks: Sequence[Path]
     ) -> tuple[dict[str, Path], dict[str, str]]:
@@ -67,7 +73,7 @@ class SlideStage:
         done = slide_jobs.predict_slides(
             cases, rows.reset_index(drop=True), networks, root=self.root,
             classes=self.dataset.classes, folder=self.folder, mpp=self.dataset.mpp,
-            policy=self.settings.augment if self.settings.tta else "none",
+            policy=self.settings.augment if self.settings.tta else "none", dense=self._dense,
             threads=self.settings.threads, workers=self.workers,
         )  # fmt: skip
         tables = {one.name: one.value for one in done if one.error is None}
@@ -136,6 +142,30 @@ class SlideStage:
             return aggregate.to_cases(features, cases, self.dataset.classes, None)
         return fitted.predict(features, cases)
 
+    def lesions(self, cases: pd.DataFrame, folder: Path) -> Scores | None:
+        """Return how well the heatmaps in a folder find what the masks show; None without masks.
+
+        Args:
+            cases: The slides that have heatmaps: `case_id, path, label`, and `mask`, empty where
+                there is none. Only slides with a mask, and negative ones, are looked at.
+            folder: Of the heatmaps.
+        """
+        if "mask" not in cases or not cases["mask"].notna().any():
+            return None
+        known = cases[cases["mask"].notna() | (cases["label"] != self.dataset.positive)]
+
+        def pairs() -> Iterator[tuple[Heatmap, MaskImage | None]]:
+            for row in known.to_dict("records"):
+                mask = None
+                if isinstance(row["mask"], str):
+                    with open_slide(self.root / row["path"], mpp=self.dataset.mpp) as slide:
+                        mask = read_mask(
+                            self.root / row["mask"], slide, values=self.dataset.mask_values
+                        )
+                yield heatmaps.read_tiff(heatmaps.paths(row["case_id"], folder)[0]), mask
+
+        return lesion_scores.score(pairs(), threshold=OUTLINED)
+
     def heatmaps(self, tables: Mapping[str, Path], cases: pd.DataFrame, folder: Path) -> None:
         """Write the TIFF and GeoJSON of each slide's positive class (see `kit.heatmaps.write`).
 
@@ -157,67 +187,12 @@ class SlideStage:
 
 
 def _heatmap(path: Path, mpp: float | None, table: Path, folder: Path, column: str) -> None:
+    seen = slide_map(table)
     with open_slide(path, mpp=mpp) as slide:
-        heatmaps.write(read_table(table), slide, folder, column=column, threshold=OUTLINED)
-
-
-def told(fitted: Fitted, inside: pd.DataFrame) -> dict[str, Any]:
-    """Return what a run says of its slides' scores beside the figures.
-
-    Returns:
-        `slide_score`: the rule, what was chosen for new slides and for each fold, and ties;
-        `patches`: AUC among the labelled patches of a slide, out of fold: the mean over the slides
-        that have both kinds, how many these are, and each of the first.
-    """
-    chosen = fitted.chosen.set_index("fold")["rule"].to_dict()
-    known = inside.dropna(subset="auc")
-    return {
-        "slide_score": {"rule": str(fitted.rule), "chosen": chosen, "ties": dict(fitted.ties)},
-        "patches": {
-            "auc": float(known["auc"].mean()) if len(known) else None, "slides": len(known),
-            "by_slide": {row.case_id: row.auc for row in known.head(SHOWN).itertuples()},
-        },
-    }  # fmt: skip
-
-
-def cautions(fitted: Fitted) -> list[str]:
-    """Return what a reader of the figures must know of the scores, a line each."""
-    any_, other = fitted.ties["any"], fitted.ties["other_class"]
-    if not any_:
-        return []
-    return [f"{any_} slides share their score with another, {other} of them with one of the other "
-            "class: such ties say nothing of their order"]  # fmt: skip
-
-
-def inside(
-    tables: Mapping[str, Path], plan: pd.DataFrame | None, folds: pd.DataFrame, positive: str
-) -> pd.DataFrame:
-    """Return how well patches are told apart inside each training slide, out of fold.
-
-    Args:
-        tables: Patch predictions of each slide, the training slides' by their fold's networks.
-        plan: The patches table, with `label`.
-        folds: The folds table.
-        positive: The positive class.
-
-    Returns:
-        `case_id`, `patches` and `positive` (labelled ones, and those of the class), `auc`, NaN
-        where a slide has one kind alone.
-    """
-    rows = []
-    known = None if plan is None else plan[plan["case_id"].isin(folds["case_id"])]
-    for case_id, mine in () if known is None else known.groupby("case_id", sort=True):
-        if case_id not in tables or mine["label"].nunique() < 2:
-            continue
-        place = ["x", "y", "footprint"]
-        prob = read_table(tables[str(case_id)]).groupby(place)[f"prob_{positive}"].mean()
-        found = mine.merge(prob.reset_index(), on=place)
-        found = found[found["label"].notna() & (found["label"] != UNSURE)]
-        truth = (found["label"] == positive).to_numpy()
-        both = 0 < truth.sum() < len(truth)
-        auc = area(truth, found[f"prob_{positive}"].to_numpy()).area if both else float("nan")
-        rows.append((case_id, len(found), int(truth.sum()), auc))
-    return pd.DataFrame(rows, columns=["case_id", "patches", "positive", "auc"])
+        if seen is not None:
+            heatmaps.write(seen, slide, folder, threshold=OUTLINED)
+        else:
+            heatmaps.write(read_table(table), slide, folder, column=column, threshold=OUTLINED)
 
 
 def write_rule(path: Path, fitted: Fitted | None) -> None:

@@ -24,13 +24,14 @@ LEAST_SPREAD = 0.015  # optical density: slides that agree better than this are 
 
 STANDARD: dict[str, Look] = {
     "macenko": Stains(((0.5626, 0.7201, 0.4062), (0.2159, 0.8012, 0.5581)), (1.9705, 1.0308)),
-    "reinhard": Colours((57.6, 27.0, -15.8), (10.9, 8.7, 5.6)),
+    "reinhard": Colours((60.9, 31.9, -17.9), (10.9, 8.7, 5.6)),
 }
 """Looks to aim at without a reference of one's own.
 
-Macenko: the vectors and 99th percentiles of the authors' code (HERef, maxCRef). Reinhard: the mean
-colour that HistomicsTK publishes of TCGA-A2-A3XS-DX1, carried from its l, alpha, beta to CIE Lab;
-the spreads cannot be carried, and are the medians of 160 breast cancer patients (IDC, 10x).
+Macenko: the vectors and 99th percentiles of Veta's code (HERef, maxCRef), as torchstain has them.
+Reinhard: the mean that HistomicsTK publishes of TCGA-A2-A3XS-DX1 in Ruderman's l, alpha, beta
+(8.741, -.1244, .0445), which is the colour (188, 127, 179), in CIE Lab; the spreads cannot be
+carried, and are the medians of 160 breast cancer patients (IDC, 10x).
 """
 
 
@@ -43,10 +44,11 @@ class Normaliser:
     stain explains is kept, so that a patch of the target's look stays as it is. "reinhard": L, a
     and b of CIE Lab get the target's mean and standard deviation.
 
-    Looks are estimated on tissue: pixels of a mean optical density of .15 and more that are not
-    pen ink. Glass, of less than half that, stays exactly as it is. A patch's own estimate is
-    noisy, above all where it holds little of one stain; a slide's is better: `estimate` it once
-    from a sample of the slide's patches and `apply` it to all.
+    Looks are estimated on tissue: pixels of a mean optical density of .15 to 2.5 (blacker is what
+    a scanner has not looked at) that are not pen ink. Glass, of less than half of .15, stays
+    exactly as it is. A patch's own estimate is noisy, above all where it holds little of one stain;
+    a slide's is better: `estimate` it once from a sample of the slide's patches and `apply` it to
+    all.
 
     Attributes:
         target: The look aimed at; says the method.

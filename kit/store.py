@@ -7,6 +7,8 @@ slower at random); 200,000 patches of 256 px are 5 to 7 GB as JPEG q90, 16 to 33
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +22,15 @@ from kit import jobs, shards
 from kit.checks import first
 from kit.errors import ImageError, KitError, SettingsError
 from kit.files import digest, fingerprint, read_table, remove_leftovers, table_key, write_table
+from kit.stain import Normaliser
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
-COLUMNS = ["shard", "rows", "bytes", "sha256", "shape", "encoding", "ends", "reasons", "kept"]
+COLUMNS = ["shard", "rows", "bytes", "sha256", "shape", "encoding", "ends", "reasons"]
+BESIDE = ["kept", "left_alone"]  # of each shard's rows: what goes into the items
 NOTHING = {"bytes": 0, "sha256": "", "shape": [], "encoding": "", "ends": []}
+LEFT_ALONE = "{:,} of {:,} images say too little of their stains, and are left as they came"
 CHUNK = 256  # items of a shard: 50 MB of raw patches of 256 px
 
 
@@ -32,7 +39,9 @@ class Store:
     """Equal images on disk.
 
     `items` has a row for each image: `case_id, label, group, split, key` (fingerprint of the
-    content), `train` and `predict` (what it is for), and `x, y` for patches.
+    content), `train` and `predict` (what it is for), `x, y` for patches, and where stains were
+    normalised `stain` (how, as JSON, the same in each row) and `left_alone` (true where they were
+    not, because the image says too little of them).
     """
 
     folder: Path
@@ -50,6 +59,11 @@ class Store:
             ImageError: A shard is missing, or has another size than when it was written.
         """
         return Pixels(self.folder / "shards", read_table(self.folder / "shards.parquet"))
+
+    @property
+    def stain(self) -> dict[str, Any] | None:
+        """Return how stains were normalised (`Normaliser.to_dict`); None: not at all."""
+        return json.loads(self.items["stain"].iloc[0]) if "stain" in self.items else None
 
     def verify(self) -> None:
         """Read every shard and compare it with its checksum.
@@ -146,7 +160,7 @@ Reader = Callable[[pd.DataFrame], np.ndarray]
 
 def build(
     folder: Path, items: pd.DataFrame, read: Reader, key: Any, *, workers: int = 1,
-    quality: int | None = None,
+    quality: int | None = None, normaliser: Normaliser | None = None,
 ) -> tuple[Store, list[str]]:  # fmt: skip
     """Read every item once and keep its pixels; return the store and what could not be read.
 
@@ -162,6 +176,7 @@ def build(
         key: Whatever else decides the pixels (size, fitting).
         workers: Processes that read and write.
         quality: Keep JPEGs of this quality, 1 to 100; None keeps every pixel as it is.
+        normaliser: What is done to the stains of each image after it is read; None: nothing.
 
     Raises:
         ImageError: There is no image, none can be read, or their shapes differ.
@@ -169,6 +184,8 @@ def build(
     if quality is not None and not 1 <= quality <= 100:
         raise SettingsError("quality of JPEG must be in [1, 100]", received=f"quality={quality}")
     made_by = {"format": FORMAT, "key": key, "encoding": shards.encoding(quality)}
+    if normaliser is not None:
+        made_by["stain"] = normaliser.to_dict()
     chunks = [items.iloc[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     names = [fingerprint({**made_by, "items": digest(chunk)}) + ".shard" for chunk in chunks]
     wanted, store = fingerprint(names), Store(folder)
@@ -178,14 +195,22 @@ def build(
     _make_room(folder, names, wanted)
     work = [
         jobs.Job(f"{chunk.case_id.iloc[0]} to {chunk.case_id.iloc[-1]}", _write_shard,
-                 (folder / "shards" / name, read, chunk, quality))
+                 (folder / "shards" / name, read, chunk, quality, normaliser))
         for name, chunk in zip(names, chunks, strict=True)
     ]  # fmt: skip
     with contextlib.closing(jobs.each(work, title="reading images", workers=workers)) as outcomes:
         table = _table(outcomes)
     rows = [CHUNK * at + np.array(kept, int) for at, kept in enumerate(table.kept)]
-    write_table(table.drop(columns="kept"), index, wanted)
-    write_table(items.iloc[np.concatenate(rows)].reset_index(drop=True), kept, wanted)
+    found = items.iloc[np.concatenate(rows)].reset_index(drop=True)
+    if normaliser is not None:
+        alone = [np.isin(np.arange(len(kept)), one)
+                 for kept, one in zip(table.kept, table.left_alone, strict=True)]  # fmt: skip
+        found = found.assign(stain=json.dumps(made_by["stain"]), left_alone=np.concatenate(alone))
+        log.info(
+            "stain=%s: %s", normaliser.method, LEFT_ALONE.format(found.left_alone.sum(), len(found))
+        )
+    write_table(table[COLUMNS], index, wanted)
+    write_table(found, kept, wanted)
     return store, _reasons(table)
 
 
@@ -213,8 +238,9 @@ def _make_room(folder: Path, names: Sequence[str], wanted: str) -> None:
 
 
 def _write_shard(
-    path: Path, read: Reader, rows: pd.DataFrame, quality: int | None
-) -> dict[str, Any]:
+    path: Path, read: Reader, rows: pd.DataFrame, quality: int | None,
+    normaliser: Normaliser | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the note of the shard at `path`; read the rows and write it if it does not stand."""
     with contextlib.suppress(ImageError):
         return {**shards.note(path), "shard": path.name}
@@ -222,6 +248,9 @@ def _write_shard(
     about = {"kept": np.flatnonzero(good).tolist(), "reasons": reasons}
     if not len(images):  # no shard, so that a later build tries again
         return {**about, "shard": path.name, **NOTHING}
+    if normaliser is not None:
+        images, alone = normaliser(images)
+        about["left_alone"] = np.flatnonzero(alone).tolist()
     return {**shards.write(path, images, about, quality=quality), "shard": path.name}
 
 
@@ -256,11 +285,11 @@ def _table(outcomes: Iterable[jobs.Outcome]) -> pd.DataFrame:
         if note["ends"]:
             shape = shape or note["shape"]
             _same_shape(note["shape"], shape)
-        notes.append({**note, "rows": len(note["ends"])})
+        notes.append({"left_alone": [], **note, "rows": len(note["ends"])})
     if shape is None:
         reasons = [reason for note in notes for reason in note["reasons"]]
         raise ImageError("no image could be read", received=first(reasons, 1) or "no items")
-    return pd.DataFrame(notes)[COLUMNS]
+    return pd.DataFrame(notes)[[*COLUMNS, *BESIDE]]
 
 
 def _same_shape(found: Sequence[int], shape: Sequence[int]) -> None:

@@ -1,38 +1,34 @@
-"""A slide's planned patches through several networks: read once, in the order of the tiles.
+"""A slide's planned patches through several networks: predicted in one reading, cut off, gone on.
 
-A thread reads and fits the next patches while the networks compute, in batches of one size, so that
-nothing is compiled twice and memory does not grow with the slide. What is predicted is kept block
-by block, so that a slide that was cut off goes on where it was.
+Networks compute in the precision that they were trained and saved in: one trained in mixed
+precision predicts in it, and none is turned into it, which on processors is slower and not the
+same network.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
-from kit import feed, images
-from kit.checks import columns, first
-from kit.errors import KitError, ModelError, SlideError, TableError
-from kit.files import atomic, digest, fingerprint, read_json, read_table, table_key, write_table
-from kit.inference import View, of_image
-from kit.sampler import READ_BY
+from kit import dense as pixels
+from kit._stream import Arrays, Read, Seen, Stream
+from kit.dense import Dense as Dense
+from kit.errors import KitError, ModelError
+from kit.files import digest, fingerprint, read_json, read_table, table_key, write_table
+from kit.heatmaps import Heatmap, read_map, write_map
 from kit.slides import Slide
+from kit.stain import Normaliser
 
-FORMAT = 1
-MOST = 256  # patches of a batch
-PIXELS = 1 << 22  # of a batch at most: 64 patches of 256 px; networks need much more for each
-BLOCK = 16  # batches that are kept together
-UNREADABLE = 0.05  # share of a slide's patches from which on it has failed
-ROUNDING = 1e-6  # of a footprint that was kept on disk
+FORMAT = 2
 PLACE = ("case_id", "x", "y", "footprint")
+PROB, CELLS = "prob", "cells"  # names of a block's arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +37,14 @@ class Member:
 
     Attributes:
         network: From uint8 images, (n, side, side, 3), to probabilities of the classes, (n, k), or
-            of each pixel, (n, side, side, k); a Keras model, or what has its `input_shape`,
-            `output_shape` and `predict_on_batch`.
+            of each pixel, (n, height, width, k), or to a vector, (n, d); a Keras model, or what has
+            its `input_shape`, `output_shape` and `predict_on_batch`.
         fold: That it has not seen.
         seed: Its number among those of the fold.
         model: Its name.
         key: Fingerprint of its weights.
+        stain: How the stains of the images that it was trained on were normalised; None: not at
+            all. Its patches are normalised alike.
     """
 
     network: Any
@@ -54,13 +52,45 @@ class Member:
     seed: int
     model: str
     key: str
+    stain: Normaliser | None = None
+
+    @property
+    def side(self) -> int:
+        """The side of the images that it takes, pixels."""
+        return int(self.network.input_shape[1])
+
+    @property
+    def seen(self) -> Seen:
+        """How it sees a patch: the side, and the normaliser of stains."""
+        return self.side, self.stain
+
+    @property
+    def squares(self) -> int:
+        """Along a patch, of those that are kept of its pixels' answers; 0 if it gives none."""
+        shape = self.network.output_shape
+        return min(pixels.CELLS, *shape[1:3]) if len(shape) == 4 else 0
 
 
-class Read(NamedTuple):
-    """A batch: which of its patches were read, and the images by the side they are fitted to."""
+class View(Protocol):
+    """A way to look at images, and back; as `kit.augment.View`."""
 
-    valid: np.ndarray
-    images: dict[int, np.ndarray]
+    def forward(self, images: Any) -> Any:
+        """Return images, (n, height, width, 3), as they are shown to the networks."""
+
+    def inverse(self, maps: Any) -> Any:
+        """Return maps of shown images, (n, height, width, …), as the images lie."""
+
+
+class AsItIs(NamedTuple):
+    """The view of a patch as it is."""
+
+    def forward(self, images: Any) -> Any:
+        """Return the same."""
+        return images
+
+    def inverse(self, maps: Any) -> Any:
+        """Return the same."""
+        return maps
 
 
 def load(path: Path) -> Member:
@@ -73,28 +103,35 @@ def load(path: Path) -> Member:
     from kit.models import load_network
 
     note = read_json(Path(path).with_suffix(".json"))
-    return Member(load_network(path), note["fold"], note["seed"], note["model"], note["sha256"])
+    stain = Normaliser.from_dict(note["stain"]) if note.get("stain") else None
+    return Member(
+        load_network(path), note["fold"], note["seed"], note["model"], note["sha256"], stain
+    )
 
 
 def predict_slide(
     slide: Slide, plan: pd.DataFrame, members: Sequence[Member], *, classes: Sequence[str],
-    views: Sequence[View] = (np.asarray,), path: Path | None = None, key: str = "",
-    progress: bool = False,
+    views: Sequence[View] = (AsItIs(),), path: Path | None = None, key: str = "",
+    dense: Dense | None = None, progress: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the predictions of one slide's planned patches by each network, all in one reading.
 
     Networks of other input sides than the patches' are fed the patch made smaller or larger, as in
-    training (`kit.images.fit`). Patches that cannot be read have no row.
+    training (`kit.images.fit`), and then normalised as in its training, patch by patch. Patches
+    that cannot be read have no row.
 
     Args:
         slide: Open slide.
         plan: Its plan (`kit.sampler.PatchSampler.plan`).
         members: The networks.
         classes: Class names, in the order of the networks' outputs.
-        views: Functions of a batch of images, whose predictions are averaged.
+        views: Ways to look at the images, whose predictions are averaged.
         path: Parquet file to keep the table in; one that stands with the same fingerprint is read.
             Until it is whole, a folder beside it keeps what is predicted.
         key: Fingerprint of the slide's content and of the views.
+        dense: What is made of networks that answer for each pixel: with a `path` their map is
+            written beside it, before the table (see `slide_map`). None: a patch has the mean over
+            its centre, and there is no map.
         progress: Show patches per second and the time left on standard error.
 
     Returns:
@@ -104,212 +141,149 @@ def predict_slide(
     Raises:
         TableError: The plan is of another slide.
         ModelError: A network takes other images or gives other classes.
+        SettingsError: `dense` does not fit the classes.
         SlideError: More than 5 % of the patches cannot be read.
+        KitError: The disk is full, or the folder cannot be written.
     """
     _check_members(members, classes)
-    _check_plan(slide, plan)
     plan = plan.reset_index(drop=True)
-    made_by = prediction_key(plan, [one.key for one in members], classes, key)
+    made_by = prediction_key(plan, [one.key for one in members], classes, key, dense)
+    folder = None if path is None else Path(path).with_suffix(f".{made_by}")
+    stream = Stream(slide, plan, [one.seen for one in members], folder)
     if path is not None and table_key(path) == made_by:
         with contextlib.suppress(KitError):  # damaged behind its key: made again
             return read_table(path)
-    folder = None if path is None else Path(path).with_suffix(f".{made_by}")
-    found = _Slide(slide, plan, members, len(classes), folder)
-    with _bar(slide, len(plan), progress) as bar:
-        found.resume(bar)
-        found.compute(views, bar)
-    table = _table(plan, members, classes, found.prob)
+    work = _Work(members, tuple(classes), views, dense)
+    stream.run(work, progress=progress)
+    table = _table(stream, members, classes)
     if path is None:
         return table
+    _write_map(stream, work, path, folder, made_by)
     write_table(table, path, made_by)
     shutil.rmtree(str(folder), ignore_errors=True)
     return read_table(path)
 
 
 def prediction_key(
-    plan: pd.DataFrame, members: Sequence[str], classes: Sequence[str], key: str
-) -> str:
+    plan: pd.DataFrame, members: Sequence[str], classes: Sequence[str], key: str,
+    dense: Dense | None = None,
+) -> str:  # fmt: skip
     """Return the fingerprint of a slide's predictions by networks of these fingerprints."""
-    return fingerprint([FORMAT, key, digest(plan), list(members), list(classes)])
+    how = None if dense is None else asdict(dense)
+    return fingerprint([FORMAT, key, digest(plan), list(members), list(classes), how])
+
+
+def map_path(table: Path) -> Path:
+    """Return where the map of a slide's pixels is, if there is one, beside the slide's table."""
+    return Path(table).with_suffix(".npz")
+
+
+def slide_map(table: Path) -> Heatmap | None:
+    """Return the map that was written with a slide's table, None if no network gave pixels.
+
+    Raises:
+        ImageError: It cannot be read, or belongs to other predictions than the table.
+    """
+    path = map_path(table)
+    return read_map(path, table_key(table)) if path.is_file() else None
 
 
 def _check_members(members: Sequence[Member], classes: Sequence[str]) -> None:
     if not members:
         raise ModelError("there is no network to predict with", expected="one or more")
     for one in members:
-        shape, given = tuple(one.network.input_shape[1:]), one.network.output_shape[-1]
-        square = len(shape) == 3 and shape[0] == shape[1] and shape[0] is not None
-        if not square or shape[2] != 3 or given != len(classes):
+        given = one.network.output_shape[-1]
+        if not takes_patches(one) or given != len(classes):
             raise ModelError(
                 "network does not fit the patches", expected=f"(side, side, 3) in, {len(classes)} "
-                f"classes out: {', '.join(classes)}", received=f"{shape} in, {given} out of "
+                f"classes out: {', '.join(classes)}",
+                received=f"{tuple(one.network.input_shape[1:])} in, {given} out of "
                 f"{one.model}, fold {one.fold}, seed {one.seed}",
             )  # fmt: skip
 
 
-def _check_plan(slide: Slide, plan: pd.DataFrame) -> None:
-    """Raise where a plan cannot be of this slide: footprints or places are other ones."""
-    columns(plan, ["case_id", "x", "y", "footprint", *READ_BY])
-    if plan.case_id.nunique() > 1:
-        raise TableError("the plan is of several slides", expected="one case_id",
-                         received=first(plan.case_id.unique()))  # fmt: skip
-    x, y, width, height = slide.bounds
-    for _, rows in plan.groupby(list(READ_BY), dropna=False):
-        size, at = _asked(rows)
-        side = slide.request(size, **at).size_level0[0]
-        same = np.allclose(rows.footprint, side, rtol=ROUNDING)
-        low, high = rows[["x", "y"]].min().to_numpy(), rows[["x", "y"]].max().to_numpy()
-        inside = (low >= (x, y)).all() and (high + side <= (x + width + 1, y + height + 1)).all()
-        if not (same and inside):
-            raise TableError(
-                "the plan was made from another slide", path=slide.path,
-                expected=f"patches of {side:g} level-0 pixels in x {x} to {x + width}, y {y} to "
-                f"{y + height}", received=f"patches of {rows.footprint.iloc[0]:g} from "
-                f"{tuple(map(int, low))} to {tuple(map(int, high))}", remedy="plan this slide",
-            )  # fmt: skip
+def takes_patches(member: Member) -> bool:
+    """Return whether a network takes square RGB images of one size."""
+    shape = tuple(member.network.input_shape[1:])
+    return len(shape) == 3 and shape[0] == shape[1] and shape[0] is not None and shape[2] == 3
 
 
-def _asked(rows: pd.DataFrame) -> tuple[int, dict[str, Any]]:
-    """Return the size, and mpp or level, by which rows of one way of reading are read."""
-    size, mpp, level = (rows[name].iloc[0] for name in READ_BY)
-    return int(size), {"level": int(level)} if pd.isna(mpp) else {"mpp": float(mpp)}
-
-
-def _batches(plan: pd.DataFrame, largest: int = 1) -> list[np.ndarray]:
-    """Return the rows of each batch: neighbours together, so that a tile is decoded once.
-
-    Patches, and what networks are fed, of up to `largest` pixels a side, are `PIXELS` at most.
-    """
-    found: list[np.ndarray] = []
-    for _, rows in plan.groupby(list(READ_BY), dropna=False):
-        most = max(1, min(MOST, PIXELS // max(_asked(rows)[0], largest) ** 2))
-        square = math.isqrt(most) * rows.footprint.to_numpy()
-        x, y = rows.x.to_numpy(), rows.y.to_numpy()
-        order = rows.index.to_numpy()[np.lexsort((x, y, x // square, y // square))]
-        found += [order[start : start + most] for start in range(0, len(order), most)]
-    return found
-
-
-class _Slide:
-    """One slide's predictions as they come: `prob`, float32 (networks, patches, classes)."""
+class _Work:
+    """From a batch to each network's probabilities, and to the cells of those of pixels."""
 
     def __init__(
-        self, slide: Slide, plan: pd.DataFrame, members: Sequence[Member], classes: int,
-        folder: Path | None,
+        self, members: Sequence[Member], classes: tuple[str, ...], views: Sequence[View],
+        dense: Dense | None,
     ) -> None:  # fmt: skip
-        self.slide, self.plan, self.members, self.folder = slide, plan, members, folder
-        self.prob = np.full((len(members), len(plan), classes), np.nan, np.float32)
-        batches = _batches(plan, max(map(_side, members)))
-        longest = max((len(rows) for rows in batches), default=1)
-        # Small slides have batches of some powers of two, so that few sizes are compiled.
-        self.size = min(MOST, 1 << (longest - 1).bit_length())
-        starts = range(0, len(batches), BLOCK)
-        self.blocks = {n: batches[start : start + BLOCK] for n, start in enumerate(starts)}
-        self.lost = 0
+        self.members, self.views, self.dense = members, views, dense
+        self.positive = None if dense is None else dense.place(classes)
+        self.squares = min((one.squares for one in members if one.squares), default=0)
 
-    def resume(self, bar: Any) -> None:
-        """Take the blocks that stand; `blocks` are then those that are left."""
-        for number, block in list(self.blocks.items()):
-            path = self._place(number)
-            if path is None or not path.is_file():
-                continue
-            rows = np.concatenate(block)
-            with contextlib.suppress(ValueError, EOFError, OSError):  # damaged: made again
-                self._take(rows, np.load(path, allow_pickle=False))
-                del self.blocks[number]
-                bar.update(len(rows))
+    @property
+    def maps(self) -> bool:
+        """Whether there are cells."""
+        return self.dense is not None and self.squares > 0
 
-    def compute(self, views: Sequence[View], bar: Any) -> None:
-        """Read and predict the blocks that are left, and keep each when it is whole."""
-        batches = [rows for block in self.blocks.values() for rows in block]
-        with contextlib.closing(feed.ahead(self._read, batches)) as found:
-            for number, block in self.blocks.items():
-                parts = []
-                for rows in block:
-                    parts.append(self._predicted(next(found), views))
-                    bar.update(len(rows))
-                prob = np.concatenate(parts, axis=1)
-                path = self._place(number)
-                if path is not None:
-                    with atomic(path) as part:
-                        np.save(part, prob)
-                self._take(np.concatenate(block), prob)
-
-    def _place(self, number: int) -> Path | None:
-        return None if self.folder is None else self.folder / f"{number:05d}.npy"
-
-    def _take(self, rows: np.ndarray, prob: np.ndarray) -> None:
-        """Put a block's probabilities in their place; NaN is what could not be read."""
-        self.prob[:, rows] = prob
-        self.lost += int(np.isnan(prob[0, :, 0]).sum())
-        if self.lost > UNREADABLE * len(self.plan):
-            raise SlideError(
-                "too many patches of the slide cannot be read", path=self.slide.path,
-                expected=f"at most {UNREADABLE:.0%}", received=f"{self.lost} of {len(self.plan)} "
-                "so far", remedy="get the file again",
-            )  # fmt: skip
-
-    def _read(self, rows: np.ndarray) -> Read:
-        """Return a batch, all read in one way, fitted to each input side and filled up."""
-        asked = self.plan.iloc[rows]
-        size, at = _asked(asked)
-        patches, skipped = self.slide.read_patches(
-            asked[["x", "y"]].to_numpy(), size, on_error="skip", **at
-        )
-        valid = np.ones(len(rows), bool)
-        valid[skipped] = False
-        fitted = {}
-        for side in set(map(_side, self.members)):
-            batch = np.zeros((self.size, side, side, 3), np.uint8)
-            same = side == size
-            batch[np.flatnonzero(valid)] = patches if same else _fitted(patches, side)
-            fitted[side] = batch
-        return Read(valid, fitted)
-
-    def _predicted(self, batch: Read, views: Sequence[View]) -> np.ndarray:
-        """Return (networks, patches, classes) of a batch, averaged over the views."""
-        n, found = len(batch.valid), []
+    def __call__(self, batch: Read) -> Arrays:
+        """Return `prob`, float32 (n, networks, classes), and `cells`, float32 (n, side, side)."""
+        n, prob, cells = len(batch.valid), [], []
         for one in self.members:
-            fitted = batch.images[_side(one)]
-            total = np.zeros((n, self.prob.shape[2]))
-            for view in views:
-                given = one.network.predict_on_batch(np.ascontiguousarray(view(fitted)))
-                total += of_image(np.asarray(given)[:n])
-            total /= total.sum(axis=1, keepdims=True)
-            total[~batch.valid] = np.nan
-            found.append(total.astype(np.float32))
-        return np.stack(found)
+            given = self._given(one, batch.images[one.seen])[:n]
+            if given.ndim == 4 and self.dense is not None and self.positive is not None:
+                cells.append(pixels.cells(given[..., self.positive], self.squares))
+                given = pixels.scores(given, self.dense.score, self.positive)
+            elif given.ndim == 4:
+                given = pixels.patch_scores(given, "mean")
+            given = given / given.sum(axis=1, keepdims=True)
+            if not np.isfinite(given[batch.valid]).all():
+                raise ModelError("network gives no probabilities", received="nan or infinite from "
+                                 f"{one.model}, fold {one.fold}, seed {one.seed}")  # fmt: skip
+            prob.append(given.astype(np.float32))
+        found = {PROB: np.stack(prob, axis=1)}
+        return found | ({CELLS: np.mean(cells, axis=0)} if self.maps else {})
+
+    def _given(self, member: Member, shown: np.ndarray) -> np.ndarray:
+        """Return a network's answers, the mean over the views: (n, k), or (n, h, w, k)."""
+        total: Any = 0.0
+        for view in self.views:
+            images = np.ascontiguousarray(view.forward(shown))
+            given = np.asarray(member.network.predict_on_batch(images))
+            if given.ndim == 4:
+                total = total + view.inverse(given) / np.float32(len(self.views))
+            else:
+                total = total + given.astype(np.float64) / len(self.views)
+        return np.asarray(total)
 
 
-def _side(member: Member) -> int:
-    return int(member.network.input_shape[1])
-
-
-def _fitted(patches: np.ndarray, side: int) -> np.ndarray:
-    if not len(patches):
-        return np.zeros((0, side, side, 3), np.uint8)
-    return np.stack([images.fit(patch, side) for patch in patches])
-
-
-def _table(
-    plan: pd.DataFrame, members: Sequence[Member], classes: Sequence[str], prob: np.ndarray
-) -> pd.DataFrame:
+def _table(stream: Stream, members: Sequence[Member], classes: Sequence[str]) -> pd.DataFrame:
     """Return the predictions table: one network after another, without what was not read."""
+    prob = np.zeros((len(members), len(stream.plan), len(classes)), np.float32)
+    for rows, arrays in stream.parts():
+        prob[:, rows] = np.swapaxes(arrays[PROB], 0, 1)
+    names = [*PLACE, *(name for name in ("tissue",) if name in stream.plan)]
+    places = stream.plan.loc[stream.read, names]
     parts = []
-    for one, mine in zip(members, prob, strict=True):
-        read = ~np.isnan(mine[:, 0])
-        rows = plan.loc[read, [*PLACE, *(name for name in ("tissue",) if name in plan)]]
-        rows = rows.assign(fold=one.fold, seed=one.seed, model=one.model)
-        for position, name in enumerate(classes):
-            rows[f"prob_{name}"] = mine[read, position]
-        parts.append(rows)
+    for one, mine in zip(members, prob[:, stream.read], strict=True):
+        named = {f"prob_{name}": mine[:, position] for position, name in enumerate(classes)}
+        parts.append(places.assign(fold=one.fold, seed=one.seed, model=one.model, **named))
     table: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return table
 
 
-def _bar(slide: Slide, total: int, progress: bool) -> Any:
-    from tqdm import tqdm
+def _write_map(stream: Stream, work: _Work, path: Path, folder: Path | None, key: str) -> None:
+    """Write the map beside where the table will be, or remove the one of an earlier table.
 
-    name = slide.path.name if slide.path else "slide"
-    return tqdm(total=total, desc=name, unit=" patches", unit_scale=True, leave=False,
-                disable=None if progress else True)  # fmt: skip
+    It has the same fingerprint; temporary files lie in the folder of the blocks.
+    """
+    if work.dense is None or not work.maps or not stream.read.any():
+        map_path(path).unlink(missing_ok=True)
+        return
+
+    def cells() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows, arrays in stream.parts():
+            yield rows, arrays[CELLS]
+
+    found = pixels.stitched(
+        cells(), stream.slide, stream.plan, work.dense, side=work.squares, folder=folder
+    )
+    write_map(found, map_path(path), key)

@@ -26,6 +26,8 @@ MARKER = "synthetic.json"
 TILE = 256
 LEVELS = 4
 MPP = 1.0
+JPEG = 85
+SECOND_BLUR, SECOND_JPEG = 1.0, 50  # of the second scanner; at 50 its void stays 0
 FOLDABLE = 6  # training patients of a class, from a scale of 0.3 on
 EYES = ("NOR", "AMD", "DMR", "RVO")
 
@@ -173,6 +175,35 @@ def _draw_slides(root: Path, seed: int, scale: float) -> None:
     _table(root / "labels.csv", "case_id,path,label,patient_id,split,mask", rows)
 
 
+def _draw_scanners(root: Path, seed: int, scale: float) -> None:
+    """Draw training slides of one laboratory and scanner, and test slides of it and of another.
+
+    Labels of the test slides are there, for whoever scores them; a run does not read them.
+    """
+    least = FOLDABLE if scale >= 0.3 else 2
+    each = max(round(20 * scale), 1)
+    parts = [("train", 1, 2 * max(round(20 * scale), least)), ("test", 1, 2 * each),
+             ("test", 2, 2 * each)]  # fmt: skip
+    rows: list[tuple[str, str, str, str, str, int, str]] = []
+    for split, phase, patients in parts:
+        for kind in _rng(seed, "scanners", phase, split).permutation(patients) % 2:
+            number = len(rows) + 1
+            rng, case = _rng(seed, "scanners", number), f"S{number:03d}"
+            second, grade = phase == 2, float(rng.normal(0, 0.22))
+            look = drawing.restained(drawing.stain(rng), int(second))
+            image, tumour = _slide(rng, look, grade, bool(kind))
+            if second:
+                image = cv2.GaussianBlur(image, (0, 0), SECOND_BLUR)
+                drawing.unscanned(image)
+            _write_slide(root / f"slides/{case}.tif", image, SECOND_JPEG if second else JPEG)
+            mask = f"masks/{case}.png" if split == "train" else ""
+            if mask:
+                _write(root / mask, tumour * np.uint8(255))
+            label = ("negative", "positive")[kind]
+            rows.append((case, f"slides/{case}.tif", label, f"P{number:03d}", split, phase, mask))
+    _table(root / "labels.csv", "case_id,path,label,patient_id,split,phase,mask", rows)
+
+
 def _slide(
     rng: np.random.Generator, look: drawing.Stain, grade: float, positive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +234,7 @@ def _slide(
     return image, tumour
 
 
-def _write_slide(path: Path, image: np.ndarray) -> None:
+def _write_slide(path: Path, image: np.ndarray, quality: int = JPEG) -> None:
     """Write a tiled JPEG pyramid that OpenSlide opens, with its µm per pixel."""
     import tifffile
 
@@ -213,7 +244,7 @@ def _write_slide(path: Path, image: np.ndarray) -> None:
             per_cm = 1e4 / (MPP * 2**level)
             writer.write(
                 image, tile=(TILE, TILE), photometric="rgb", subsampling=(2, 2),
-                compression="jpeg", compressionargs={"level": 85}, metadata=None,
+                compression="jpeg", compressionargs={"level": quality}, metadata=None,
                 subfiletype=1 if level else 0, resolution=(per_cm, per_cm),
                 resolutionunit="CENTIMETER",
             )  # fmt: skip
@@ -287,6 +318,7 @@ def _write_series(folder: Path, volume: np.ndarray, uid: str) -> None:
 
 _SETS: dict[str, Callable[[Path, int, float], None]] = {
     "synthetic_slides": _draw_slides,
+    "synthetic_scanners": _draw_scanners,
     "synthetic_patches": _draw_patches,
     "synthetic_fundus": _draw_fundus,
     "synthetic_mri": _draw_mri,

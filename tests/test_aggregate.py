@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kit.aggregate import to_cases
-from kit.errors import SettingsError, TableError
+from kit.errors import TableError
 
 CLASSES = ["normal", "tumour"]
 
@@ -33,13 +33,12 @@ def scores(table: pd.DataFrame) -> list[float]:
 
 
 FORTY = [0.9, 0.7] + [0.1] * 38
-"""Mean .135; greatest .9; mean of the top twentieth (two of forty) .8."""
+"""Mean .135."""
 
 
-@pytest.mark.parametrize(("rule", "score"), [("mean", 0.135), ("max", 0.9), ("top", 0.8)])
-def test_each_rule_gives_the_score_worked_by_hand(rule: str, score: float) -> None:
-    table = to_cases(patches("a", FORTY), cases("a"), rule, CLASSES, "tumour")
-    assert scores(table) == [pytest.approx(score)]
+def test_a_case_has_the_mean_of_its_patches() -> None:
+    table = to_cases(patches("a", FORTY), cases("a"), CLASSES, "tumour")
+    assert scores(table) == [pytest.approx(0.135)]
     assert list(table.columns) == [
         "case_id", "group", "fold", "seed", "model", "y_true", "prob_normal", "prob_tumour",
     ]  # fmt: skip
@@ -49,23 +48,12 @@ def test_each_rule_gives_the_score_worked_by_hand(rule: str, score: float) -> No
     }  # fmt: skip
 
 
-def test_the_top_twentieth_of_few_patches_is_the_greatest() -> None:
-    table = to_cases(patches("a", [0.2, 0.6, 0.4]), cases("a"), "top", CLASSES, "tumour")
-    assert scores(table) == [0.6]
-
-
-def test_the_positive_class_may_stand_first() -> None:
-    table = to_cases(patches("a", [0.2, 0.6]), cases("a"), "max", CLASSES, "normal")
-    assert table.prob_normal[0] == pytest.approx(0.8)
-    assert table.prob_tumour[0] == pytest.approx(0.2)
-
-
 def test_every_network_has_its_own_row_for_each_case() -> None:
     parts = pd.concat([
         patches("b", [0.5, 0.7], fold=0), patches("b", [0.1, 0.3], fold=1),
         patches("a", [0.2], fold=0), patches("a", [0.4], fold=1),
     ])  # fmt: skip
-    table = to_cases(parts, cases("b", "a", split="test"), "mean", CLASSES, "tumour")
+    table = to_cases(parts, cases("b", "a", split="test"), CLASSES, "tumour")
     assert list(zip(table.case_id, table.fold, strict=True)) == [
         ("a", 0), ("a", 1), ("b", 0), ("b", 1),
     ]  # fmt: skip
@@ -76,7 +64,7 @@ def test_every_network_has_its_own_row_for_each_case() -> None:
 def test_a_case_of_a_fold_is_scored_by_that_folds_networks_alone() -> None:
     parts = pd.concat([patches("a", [0.2], fold=0), patches("b", [0.8], fold=1)])
     held = cases("a", "b").assign(fold=[0, 1])
-    table = to_cases(parts, held, "mean", CLASSES, "tumour")
+    table = to_cases(parts, held, CLASSES, "tumour")
     assert list(zip(table.case_id, table.fold, strict=True)) == [("a", 0), ("b", 1)]
 
 
@@ -84,18 +72,18 @@ def test_a_slide_without_patches_scores_nothing_and_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        table = to_cases(patches("a", [0.3]), cases("a", "bare"), "top", CLASSES, "tumour")
+        table = to_cases(patches("a", [0.3]), cases("a", "bare"), CLASSES, "tumour")
     assert scores(table) == pytest.approx([0.3, 0.0])
     assert "bare" in caplog.text
     assert "no patch" in caplog.text
 
 
-def test_without_a_positive_class_a_bare_case_is_undecided_and_the_rule_is_the_mean() -> None:
+def test_without_a_positive_class_a_bare_case_is_undecided() -> None:
     parts = pd.DataFrame({
         "case_id": "a", "fold": 0, "seed": 0, "model": "m",
         "prob_x": [0.5, 0.1], "prob_y": [0.3, 0.3], "prob_z": [0.2, 0.6],
     })  # fmt: skip
-    table = to_cases(parts, cases("a", "bare"), "max", ["x", "y", "z"], None)
+    table = to_cases(parts, cases("a", "bare"), ["x", "y", "z"], None)
     found = table[["prob_x", "prob_y", "prob_z"]].to_numpy()
     assert found[0] == pytest.approx([0.3, 0.3, 0.4])
     assert found[1] == pytest.approx([1 / 3] * 3)
@@ -104,24 +92,19 @@ def test_without_a_positive_class_a_bare_case_is_undecided_and_the_rule_is_the_m
 def test_cases_that_no_network_predicted_are_never_dropped_in_silence() -> None:
     held = cases("a", "b").assign(fold=[0, 1])
     with pytest.raises(TableError, match=r"no network predicted anything.*Received: b"):
-        to_cases(patches("a", [0.5], fold=0), held, "mean", CLASSES, "tumour")
+        to_cases(patches("a", [0.5], fold=0), held, CLASSES, "tumour")
     with pytest.raises(TableError, match="Received: a"):
-        to_cases(patches("a", [0.5]).iloc[:0], cases("a"), "mean", CLASSES, "tumour")
+        to_cases(patches("a", [0.5]).iloc[:0], cases("a"), CLASSES, "tumour")
 
 
 def test_free_columns_of_the_cases_do_no_harm() -> None:
     free = cases("a").assign(model="scanner", seed=9, prob_tumour=3.0)
-    table = to_cases(patches("a", [0.5]), free, "mean", CLASSES, "tumour")
+    table = to_cases(patches("a", [0.5]), free, CLASSES, "tumour")
     assert (table.model[0], table.seed[0], table.prob_tumour[0]) == ("m", 0, 0.5)
 
 
 def test_the_order_of_patches_changes_nothing() -> None:
     parts = patches("a", FORTY)
-    one = to_cases(parts, cases("a"), "top", CLASSES, "tumour")
-    other = to_cases(parts.iloc[::-1], cases("a"), "top", CLASSES, "tumour")
+    one = to_cases(parts, cases("a"), CLASSES, "tumour")
+    other = to_cases(parts.iloc[::-1], cases("a"), CLASSES, "tumour")
     pd.testing.assert_frame_equal(one, other)
-
-
-def test_an_unknown_rule_names_its_neighbours() -> None:
-    with pytest.raises(SettingsError, match="did you mean mean"):
-        to_cases(patches("a", [0.5]), cases("a"), "meen", CLASSES, "tumour")

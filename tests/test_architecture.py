@@ -20,7 +20,7 @@ FLOORS = {
         jobs apart stages settings manifest layout patterns folds metrics intervals
         thresholds ensemble marks mounts overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
-        rules
+        _froc rules
     """,
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
@@ -31,7 +31,7 @@ FLOORS = {
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
         augment policies _augment_draws _augment_geometry _augment_colour _augment_mix
         models losses weights attention _stored _network _backbones _own_networks
-        _seed_networks _tf slide_features _learners _bags
+        _seed_networks _tf slide_features _learners _bags _heatmap
     """,
     4: """
         training plans fits fitting trainer live inference streams aggregate submission
@@ -39,7 +39,9 @@ FLOORS = {
         overview quality slide_jobs _plots _slide_figures _score_figures _model_figures
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
-        embeddings mil _mil_fits _embedding_figures carried pace
+        embeddings mil _mil_fits _embedding_figures adapt
+        predicted slide_scores slide_report
+        _heatmap_files _stream dense encoders _mil_uses lesion_scores carried pace
     """,
     5: """
         challenges platforms bundles rehearsal selfcheck cli
@@ -88,8 +90,8 @@ ALLOWED = {
     "comparison": {"_certainty", "_counts", "_labels", "_ranks", "_rows", "intervals"},  # of two
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
-    "lesions": {"_mask_overlap"},  # the door to it
-    "settings": {"thresholds"},  # how a demanded sensitivity is written
+    "lesions": {"_froc", "_mask_overlap"},  # the door to both
+    "settings": {"thresholds", "rules"},  # how a demanded sensitivity and a rule are written
     "thresholds": {"_counts"},  # a threshold is chosen by a figure
     "slides": {"readers"},  # a slide reads through a handle
     "readers": {"tiled", "codecs"},  # one of the handles
@@ -104,8 +106,11 @@ ALLOWED = {
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
-    "streams": {"inference"},  # the views, and what a network of pixels says of an image
-    "slide_jobs": {"streams"},  # what each job does
+    "streams": {"_stream", "dense", "heatmaps"},  # the reading; maps of pixels, and their files
+    "heatmaps": {"_heatmap_files"},  # the door to them
+    "lesion_scores": {"heatmaps"},  # what is scored
+    "encoders": {"_stream", "heatmaps", "streams"},  # the reading; names of files; a network
+    "slide_jobs": {"encoders", "streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
     "augment": {
@@ -131,7 +136,7 @@ ALLOWED = {
         "_embedding_figures",
     },
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
-    "mil": {"_mil_fits", "aggregate", "plans"},  # its networks; a case without a patch; folds
+    "mil": {"_mil_fits", "_mil_uses", "aggregate", "plans"},  # its parts; bare cases; folds
     "_mil_fits": {"plans", "trainer"},  # names of files; averaged weights
     "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
@@ -149,14 +154,44 @@ ALLOWED = {
     "judge": {"scoring"},  # two files become what a run scores
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
-    "overview": {"figures"},  # a report's figures are drawn from a run's tables
+    "overview": {"figures", "heatmaps"},  # a report's figures are drawn from a run's tables
+    "slide_scores": {
+        "aggregate",
+        "heatmaps",
+        "kinds",
+        "lesion_scores",
+        "slide_jobs",
+        "streams",
+    },  # what a slide goes through
+    "slide_report": {"aggregate", "lesion_scores"},  # what is said of both
     "carried": {"finished"},  # what is carried of it
     "pace": {"inference", "trainer"},  # what is timed
-    "finished": {"aggregate", "inference", "kinds", "submission"},  # without training
-    "review": {"_plots", "figures", "finished", "hard_cases"},  # what a run doubts, and its sheet
+    "finished": {
+        "aggregate",
+        "inference",
+        "kinds",
+        "slide_scores",
+        "submission",
+    },  # without training
+    "review": {
+        "_plots",
+        "figures",
+        "finished",
+        "hard_cases",
+        "slide_jobs",
+    },  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
     "prepared": {"alike", "kinds", "training", "challenge"},  # the stages before training
+    "predicted": {
+        "aggregate",
+        "kinds",
+        "plans",
+        "prepared",
+        "slide_scores",
+        "submission",
+        "training",
+    },  # the stages up to the predictions
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
     "bundles": {"challenges", "platforms"},  # what is bundled; where it will run

@@ -26,7 +26,8 @@ BACKENDS = {
 NETWORKS = {
     "conv_small": (16, 16, 3), "seresnet_small": (48, 48, 3), "resnet_small": (48, 48, 3),
     "resnet_wide": (32, 32, 3), "resnet_deep": (32, 32, 1), "convnext_small": (48, 48, 3),
-    "attention_mil": (5, 64), "help_simple": (64, 64, 3), "mobilenet_v2": (64, 64, 3),
+    "attention_mil": (5, 64), "chowder": (5, 64), "help_simple": (64, 64, 3),
+    "mobilenet_v2": (64, 64, 3),
 }  # fmt: skip
 """Every network of our own, one of HeLP's and one family of keras.applications: input shapes."""
 CASES = {
@@ -123,7 +124,7 @@ def inputs(name: str) -> np.ndarray:
     """Return six images, or bags, for a network."""
     drawn = np.random.default_rng(1).integers(0, 256, (6, *NETWORKS[name]))
     drawn = drawn * np.linspace(0.2, 1, 6).reshape(6, *[1] * len(NETWORKS[name]))
-    return (drawn / (255 if name == "attention_mil" else 1)).astype(np.float32)
+    return (drawn / (1 if len(NETWORKS[name]) == 3 else 255)).astype(np.float32)
 
 
 def save_networks(folder: Path) -> None:

@@ -396,7 +396,8 @@ def test_an_installed_manifest_takes_data_from_the_working_folder(
 def test_every_dataset_from_the_start_is_there_and_names_its_terms() -> None:
     manifest = load_manifest()
     assert set(manifest.datasets) >= {
-        "synthetic_slides", "synthetic_patches", "idc_pseudo_slides", "idc_patches",
+        "synthetic_slides", "synthetic_scanners", "synthetic_patches", "idc_pseudo_slides",
+        "idc_patches",
         "breakhis_200x", "breastmnist", "retinamnist", "help2019", "khd2020", "khd2019", "rsna2021",
     }  # fmt: skip
     for dataset in manifest.datasets.values():
@@ -533,7 +534,14 @@ def test_bad_arrays_are_told(tmp_path: Path, content: dict[str, np.ndarray], sai
 
 
 @pytest.mark.parametrize(
-    "name", ["synthetic_slides", "synthetic_patches", "synthetic_fundus", "synthetic_mri"]
+    "name",
+    [
+        "synthetic_slides",
+        "synthetic_scanners",
+        "synthetic_patches",
+        "synthetic_fundus",
+        "synthetic_mri",
+    ],
 )
 def test_drawn_sets_are_laid_out_as_the_manifest_says(tmp_path: Path, name: str) -> None:
     from kit.synthetic import make

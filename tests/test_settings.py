@@ -108,12 +108,17 @@ def test_every_setting_says_what_it_is() -> None:
     assert silent == []
 
 
-def test_words_that_other_modules_know_are_the_same_here() -> None:
-    from typing import get_args
+@pytest.mark.parametrize("text", ["mean", "top", "top=0.05", "top=5", "best", "logistic"])
+def test_the_rule_of_slides_is_a_rule(text: str) -> None:
+    assert resolve("slides", overrides={"aggregate": text}).aggregate == text
 
-    from kit import aggregate
 
-    assert get_args(Settings.model_fields["aggregate"].annotation) == aggregate.RULES
+@pytest.mark.parametrize(
+    ("text", "said"), [("meen", "did you mean mean"), ("top=0", "cannot take this number")]
+)
+def test_a_rule_that_is_none_says_what_there_is(text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        resolve("slides", overrides={"aggregate": text})
 
 
 def test_a_difference_shows_both_values() -> None:

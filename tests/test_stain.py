@@ -43,7 +43,8 @@ def ref_density(rgb):
 
 def ref_tissue(rgb):
     density = ref_density(rgb)
-    return (density.mean(axis=-1) >= 0.15) & (density[..., 0] <= 1.25 * density[..., 1])
+    mean = density.mean(axis=-1)
+    return (mean >= 0.15) & (mean <= 2.5) & (density[..., 0] <= 1.25 * density[..., 1])
 
 
 def ref_stains(image):
@@ -414,3 +415,15 @@ def spread_of_patients(images: np.ndarray, patients: np.ndarray) -> float:
     """Return how far the patients' medians of stain lie apart, optical density."""
     medians = [median_stains(images[patients == one]) for one in np.unique(patients)]
     return float(np.std(medians, axis=0).mean())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_void_beside_the_tissue_has_no_say(method: str) -> None:
+    normaliser, image = Normaliser.standard(method), drawn(4)
+    void = np.zeros_like(image)
+    both = np.concatenate([image, void])
+    assert normaliser.estimate([both]) == normaliser.estimate([image])
+    moved, alone = normaliser(both[None])
+    np.testing.assert_array_equal(moved[0, : len(image)], normaliser(image[None])[0][0])
+    assert not alone.any()
+    assert Normaliser.standard(method)(void[None])[1].all()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from test_slides import picture, write_pyramid
 
-from kit import images, streams
+from kit import _stream, images
 from kit.augment import views as views_of
 from kit.errors import ModelError, SlideError, TableError
 from kit.files import read_table
@@ -29,7 +29,7 @@ class MeanRed:
 
     def __init__(self, side: int, stop_after: int | None = None, pixels: bool = False) -> None:
         self.input_shape = (None, side, side, 3)
-        self.output_shape = (None, 2)
+        self.output_shape = (None, side, side, 2) if pixels else (None, 2)
         self.sizes: list[int] = []
         self.stop_after, self.pixels = stop_after, pixels
 
@@ -139,7 +139,7 @@ def test_views_are_averaged(odd):
             return super().predict_on_batch(batch[:, :, :8])
 
     one = Member(Left(32), 0, 0, "left", "left")
-    flips = [view.forward for view in views_of("flips")]
+    flips = views_of("flips")
     with open_slide(odd) as slide:
         plan = plan_of(slide)
         found = predict_slide(slide, plan, [one], classes=CLASSES, views=flips)
@@ -158,13 +158,13 @@ def test_a_network_of_pixels_answers_by_its_centre(odd):
 
 
 def test_every_batch_has_one_size_and_neighbours_come_together(odd, monkeypatch):
-    monkeypatch.setattr(streams, "MOST", 16)
+    monkeypatch.setattr(_stream, "MOST", 16)
     one = member()
     with open_slide(odd) as slide:
         plan = plan_of(slide)
         predict_slide(slide, plan, [one], classes=CLASSES)
     assert set(one.network.sizes) == {16}
-    for rows in streams._batches(plan)[:6]:  # 4 x 4 patches of 32 px
+    for rows in _stream.batches_of(plan)[:6]:  # 4 x 4 patches of 32 px
         assert np.ptp(plan.x.iloc[rows]) == np.ptp(plan.y.iloc[rows]) == 96
 
 
@@ -176,8 +176,8 @@ def test_a_small_slide_takes_a_small_batch(odd):
 
 
 def test_what_was_cut_off_goes_on_and_is_the_same(odd, tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "MOST", 16)
-    monkeypatch.setattr(streams, "BLOCK", 2)
+    monkeypatch.setattr(_stream, "MOST", 16)
+    monkeypatch.setattr(_stream, "BLOCK", 2)
     path = tmp_path / "out" / "one.parquet"
     with open_slide(odd) as slide:
         plan = plan_of(slide)
@@ -187,7 +187,7 @@ def test_what_was_cut_off_goes_on_and_is_the_same(odd, tmp_path, monkeypatch):
         assert not path.exists()
         rest = member()
         found = predict_slide(slide, plan, [rest], classes=CLASSES, path=path)
-        assert len(rest.network.sizes) == len(streams._batches(plan)) - 6  # three blocks stood
+        assert len(rest.network.sizes) == len(_stream.batches_of(plan)) - 6  # three blocks stood
         same(found, whole)
         assert [one.name for one in path.parent.iterdir()] == ["one.parquet"]
         again = member()
@@ -202,8 +202,8 @@ KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[3])
 import test_streams as t
-from kit import streams
-streams.MOST, streams.BLOCK = 16, 2
+from kit import _stream
+_stream.MOST, _stream.BLOCK = 16, 2
 class Dies(t.MeanRed):
     def predict_on_batch(self, batch):
         if len(self.sizes) == 5: os.kill(os.getpid(), 9)
@@ -220,27 +220,27 @@ def test_a_process_killed_in_the_middle_of_a_slide_leaves_what_it_had(odd, tmp_p
         [sys.executable, "-c", KILLED, odd, path, Path(__file__).parent], check=False
     )
     assert done.returncode == -9 and not path.exists()
-    monkeypatch.setattr(streams, "MOST", 16)
-    monkeypatch.setattr(streams, "BLOCK", 2)
+    monkeypatch.setattr(_stream, "MOST", 16)
+    monkeypatch.setattr(_stream, "BLOCK", 2)
     rest = member()
     with open_slide(odd) as slide:
         plan = plan_of(slide)
         found = predict_slide(slide, plan, [rest], classes=CLASSES, path=path)
         whole = predict_slide(slide, plan, [member()], classes=CLASSES)
-    assert len(rest.network.sizes) == len(streams._batches(plan)) - 4
+    assert len(rest.network.sizes) == len(_stream.batches_of(plan)) - 4
     same(found, whole)
 
 
 def test_a_damaged_block_and_a_damaged_table_are_made_again(odd, tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "MOST", 16)
-    monkeypatch.setattr(streams, "BLOCK", 2)
+    monkeypatch.setattr(_stream, "MOST", 16)
+    monkeypatch.setattr(_stream, "BLOCK", 2)
     path = tmp_path / "one.parquet"
     with open_slide(odd) as slide:
         plan = plan_of(slide)
         whole = predict_slide(slide, plan, [member()], classes=CLASSES)
         with pytest.raises(KeyboardInterrupt):
             predict_slide(slide, plan, [member(stop_after=5)], classes=CLASSES, path=path)
-        blocks = sorted(tmp_path.rglob("*.npy"))
+        blocks = sorted(tmp_path.rglob("*.npz"))
         assert len(blocks) == 2
         blocks[0].write_bytes(blocks[0].read_bytes()[:100])
         found = predict_slide(slide, plan, [member()], classes=CLASSES, path=path)

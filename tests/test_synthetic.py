@@ -241,3 +241,89 @@ def test_mri_series_are_read_and_the_sample_lists_the_test_studies(sets: dict[st
             assert series.spacing == (5.0, 2.5, 2.5)
             corners = series.volume[:, :6, :6]
             assert corners.mean() < 0.2 * series.volume[8].max()
+
+
+@pytest.fixture(scope="module")
+def phases(sets: dict[str, Path]) -> dict[int, list[np.ndarray]]:
+    """The slides of both phases whole, uint8 RGB."""
+    root, found = sets["synthetic_scanners"], {1: [], 2: []}
+    for row in labels(root).itertuples():
+        with openslide.OpenSlide(root / str(row.path)) as slide:
+            whole = slide.read_region((0, 0), 0, slide.dimensions).convert("RGB")
+            found[int(str(row.phase))].append(np.asarray(whole))
+    return found
+
+
+def test_training_slides_are_of_the_first_phase_and_all_labels_are_known(
+    sets: dict[str, Path],
+) -> None:
+    root = sets["synthetic_scanners"]
+    table = labels(root)
+    assert set(table.phase[table.split == "train"]) == {"1"}
+    assert set(table.phase[table.split == "test"]) == {"1", "2"}
+    assert table.label.isin(["negative", "positive"]).all()
+    shares = table.groupby(["split", "phase"]).label.apply(lambda one: (one == "positive").mean())
+    assert shares.eq(0.5).all() and len(shares) == 3
+    assert table.patient_id.is_unique
+    assert table["mask"].notna().equals(table.split == "train")
+    assert len(list(root.glob("masks/*"))) == (table.split == "train").sum()
+
+
+def test_the_second_phase_has_another_stain_and_is_less_sharp(
+    phases: dict[int, list[np.ndarray]],
+) -> None:
+    blue, sharp = {}, {}
+    for phase, images in phases.items():
+        blue[phase], sharp[phase] = [], []
+        for image in images:
+            tissue = (image[..., 1] < 200) & (image.max(axis=2) > 60)
+            density = -np.log((image[tissue].astype(float) + 1) / 256).mean(axis=0)
+            blue[phase].append(density[2] / density[0])
+            grey = image[..., 1].astype(float)
+            inside = tissue[:, 2:] & tissue[:, 1:-1] & tissue[:, :-2]
+            bends, steps = np.diff(grey, n=2, axis=1)[inside], np.diff(grey, axis=1)[:, 1:][inside]
+            sharp[phase].append(np.abs(bends).mean() / np.abs(steps).mean())
+    assert min(blue[2]) > max(blue[1])  # an orange eosin absorbs more blue light
+    assert max(sharp[2]) < 0.8 * min(sharp[1])
+
+
+def test_the_second_scanner_leaves_void_outside_the_tissue_alone(
+    phases: dict[int, list[np.ndarray]],
+) -> None:
+    for image in phases[1]:
+        assert (image.max(axis=2) == 0).mean() < 0.001
+    for image in phases[2]:
+        void = image.max(axis=2) == 0
+        assert 0.05 < void.mean() < 0.9
+        near = np.zeros_like(void)
+        rows, columns = np.nonzero((image[..., 1] < 200) & (image.max(axis=2) > 60))
+        near[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+        inside = void[rows, columns]
+        assert not inside.any()
+
+
+def test_void_is_planned_as_no_tissue(sets: dict[str, Path]) -> None:
+    from kit.slides import open_slide
+    from kit.tissue import tissue_mask
+
+    root = sets["synthetic_scanners"]
+    for row in labels(root).itertuples():
+        if row.phase == "2":
+            with open_slide(root / str(row.path)) as slide:
+                mask = tissue_mask(slide)
+                size = mask.mask.shape[::-1]
+                small = np.asarray(openslide.OpenSlide(root / str(row.path)).get_thumbnail(size))
+            height, width = min(small.shape[0], size[1]), min(small.shape[1], size[0])
+            black = small[:height, :width].max(axis=2) == 0
+            assert black.any()
+            assert mask.mask[:height, :width][black].mean() < 0.01
+
+
+def test_the_second_phase_is_compressed_more(sets: dict[str, Path]) -> None:
+    root, size = sets["synthetic_scanners"], {"1": [], "2": []}
+    for row in labels(root).itertuples():
+        with openslide.OpenSlide(root / str(row.path)) as slide:
+            whole = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+        pixels = ((whole[..., 1] < 200) & (whole.max(axis=2) > 0)).sum()
+        size[str(row.phase)].append((root / str(row.path)).stat().st_size / pixels)
+    assert max(size["2"]) < 0.6 * np.median(size["1"])  # bytes for a pixel of tissue

@@ -132,7 +132,11 @@ def _list_settings() -> None:
 
 def _show(found: Mapping[str, Any], positive: str | None) -> None:
     """Print the figures, what was left out, and the places."""
+    from kit.slide_report import beside
+
     show_figures(found, positive)
+    for line in beside(found, found.get("lesions")):
+        typer.echo(line)
     for line in found["failures"]:
         typer.echo(f"left out: {line}")
     typer.echo(f"submission {found['submission']}")
