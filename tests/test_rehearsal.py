@@ -6,7 +6,9 @@ import socket
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from kit import pace, rehearsal
@@ -53,10 +55,10 @@ def test_drawn_slides_lie_with_masks_in_the_data_set_s_own_values(tmp_path: Path
     stand_in.place(dataset, cases[~tests].reset_index(drop=True), tmp_path / "train")
     found = dataset.cases(root=tmp_path / "train")
     assert len(found) == (~tests).sum() and found["mask"].notna().all()
-    import cv2
-
-    values = {int(v) for mask in found["mask"]
-              for v in np.unique(cv2.imread(str(tmp_path / "train" / mask), cv2.IMREAD_UNCHANGED))}  # fmt: skip
+    read = [
+        cv2.imread(str(tmp_path / "train" / mask), cv2.IMREAD_UNCHANGED) for mask in found["mask"]
+    ]
+    values = {int(value) for pixels in read for value in np.unique(pixels)}
     assert values == {1, 2}
     later = stand_in.place(dataset, cases[tests], tmp_path / "later", labels=False)
     assert set(later.case_id) == set(cases.case_id[tests])
@@ -197,8 +199,11 @@ def test_of_slides_patches_are_counted_and_nobody_s_number_stays_unknown() -> No
 
 def test_what_would_take_longer_than_the_challenge_allows_fails(tmp_path: Path) -> None:
     scene = Scene.of("khd2020", "nsml", tmp_path, settings=[], end=time.monotonic() + 10)
-    scene.estimate = {"networks": 5, "train_seconds": 60.0, "predict_seconds": 3601.0,
-                      "predict_seconds_each": 1.8, "limit_seconds": 3600.0, "megabytes": 10.0, "memory_megabytes": 1.0}  # fmt: skip
+    scene.estimate = {
+        "networks": 5, "train_seconds": 60.0, "predict_seconds": 3601.0,
+        "predict_seconds_each": 1.8, "limit_seconds": 3600.0, "megabytes": 10.0,
+        "memory_megabytes": 1.0,
+    }  # fmt: skip
     with pytest.raises(KitError, match=r"at most 1\.0 h"):
         estimate._said(scene)
     scene.estimate["predict_seconds"] = 3540.0
@@ -209,8 +214,6 @@ def test_what_would_take_longer_than_the_challenge_allows_fails(tmp_path: Path) 
 
 
 def test_the_official_scorer_judges_the_platform_s_file(tmp_path: Path) -> None:
-    import pandas as pd
-
     scene = Scene.of("khd2020", "nsml", tmp_path, settings=[], end=time.monotonic() + 10)
     truth = ["malignant"] * 3 + ["benign"] * 7
     scene.answers = pd.DataFrame({"case_id": [str(n) for n in range(10)], "label": truth})

@@ -128,7 +128,7 @@ def test_khd2020_on_nsml(tmp_path: Path) -> None:
             "data": (lambda: emptied(root / "drawn"), "the folder holds something else"),
             "upload": (lambda: emptied(upload), "the bundle's folder is not empty"),
             "train": (lambda: edited(session, "    save, load, infer",
-                                     f"{EARLY}    save, load, infer"), "data of khd2020 are missing"),
+                                     f"{EARLY}    save, load, infer"), "data of khd2020 are"),
             "order": (lambda: edited(root / "log.jsonl", '"bind"', '"paused"'), "another order"),
             "figures": (lambda: edited(root / "log.jsonl", '"values": {', '"values": {}, "x": {'),
                         "no figure was reported"),
