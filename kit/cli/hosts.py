@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kit.cli.common import FAILED, OK, Data, Json, app
+from kit.cli.common import FAILED, OK, Data, Json, On, app, on_platform
 
 
 @app.command()
@@ -18,6 +18,7 @@ def self_check(
     out: Annotated[
         Path | None, typer.Option(help="Submission that will be written.", metavar="FILE")
     ] = None,
+    platform: On = None,
 ) -> int:
     """Say in one line whether a prediction can begin.
 
@@ -25,6 +26,7 @@ def self_check(
     """
     from kit import selfcheck
 
+    on_platform(platform)
     typer.echo("self-check: " + "; ".join(selfcheck.examine(run, data, out)))
     return OK
 

@@ -14,10 +14,12 @@ from kit.cli.common import (
     OK,
     Data,
     Json,
+    On,
     Workers,
     app,
     bounds,
     number,
+    on_platform,
     say,
     show_figures,
     show_table,
@@ -64,6 +66,7 @@ def run(
             min=0,
         ),
     ] = None,
+    platform: On = None,
 ) -> int:
     """Run every stage of a challenge to a checked submission.
 
@@ -73,6 +76,7 @@ def run(
     from kit.challenges import open_run
     from kit.settings import parse
 
+    on_platform(platform)
     if settings == ["?"]:
         _list_settings()
         return OK
@@ -164,6 +168,7 @@ def predict(
         ),
     ] = None,
     workers: Workers = None,
+    platform: On = None,
 ) -> int:
     """Apply a finished run to data that came later.
 
@@ -172,6 +177,7 @@ def predict(
     from kit import finished as runs
     from kit import jobs, platforms
 
+    on_platform(platform)
     root = None
     if data is None and finished.is_dir():
         root = platforms.detect().root(runs.load(finished).dataset)
