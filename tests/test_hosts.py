@@ -87,7 +87,7 @@ def test_a_relative_place_of_the_model_is_refused(home: Path) -> None:
 
 def test_a_python_without_a_pinned_base_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker.sys, "version_info", (3, 14, 0))
-    with pytest.raises(BundleError, match="3.11 to 3.13"):
+    with pytest.raises(BundleError, match=r"3\.11 to 3\.13"):
         docker._base()
 
 
@@ -124,7 +124,7 @@ def test_what_nsmlignore_names_stays_here(tmp_path: Path) -> None:
 
 
 def test_a_project_without_its_entry_is_refused(home: Path) -> None:
-    with pytest.raises(BundleError, match="without main.py, setup.py, kit"):
+    with pytest.raises(BundleError, match=r"without main\.py, setup\.py, kit"):
         bundles.make("nsml", "tiny", home / "up")
 
 
