@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.backend import load_backend
+from kit.backend import gpus, load_backend
 from kit.recipes import Recipe, recipe_of
 from kit.settings import Settings
 
@@ -29,12 +29,20 @@ class Pace:
         learn: Seconds for an image in training.
         predict: Seconds for an image, all views of test-time augmentation together.
         memory: Most MB that this process has held.
+        gpu: Whether a GPU was timed.
     """
 
     megabytes: float
     learn: float
     predict: float
     memory: float
+    gpu: bool = False
+
+
+def networks(settings: Settings) -> int:
+    """Return how many networks a run's answer is made of, where there are test cases."""
+    by_fold = 0 if settings.everything == "only" else settings.n_splits * settings.seeds
+    return by_fold + (0 if settings.everything == "no" else settings.seeds)
 
 
 def measure(settings: Settings, channels: int, n_classes: int, *, learn: bool = True) -> Pace:
@@ -64,7 +72,7 @@ def measure(settings: Settings, channels: int, n_classes: int, *, learn: bool = 
     )
     taken = _learn(students, recipe, pixels, n_classes) if learn else float("nan")
     weights = sum(one.count_params() for one in students) * 4 / 1e6
-    return Pace(weights, taken / size, predict / size, peak_megabytes())
+    return Pace(weights, taken / size, predict / size, peak_megabytes(), bool(gpus()))
 
 
 def _learn(students: Sequence[Any], recipe: Recipe, pixels: np.ndarray, n_classes: int) -> float:

@@ -202,10 +202,12 @@ def test_what_would_take_longer_than_the_challenge_allows_fails(tmp_path: Path) 
     scene.estimate = {
         "networks": 5, "train_seconds": 60.0, "predict_seconds": 3601.0,
         "predict_seconds_each": 1.8, "limit_seconds": 3600.0, "megabytes": 10.0,
-        "memory_megabytes": 1.0,
+        "memory_megabytes": 1.0, "gpu": True,
     }  # fmt: skip
     with pytest.raises(KitError, match=r"at most 1\.0 h"):
         estimate._said(scene)
+    scene.estimate["gpu"] = False
+    assert "1.0 h (allowed are 1.0 h: it needs a GPU" in estimate._said(scene)
     scene.estimate["predict_seconds"] = 3540.0
     assert "predicting 59.0 min" in estimate._said(scene)
     scene.estimate["megabytes"] = 301.0

@@ -67,7 +67,10 @@ def large(megabytes: float) -> Iterator[None]:
 def slow(seconds: float) -> Iterator[None]:
     """Have the real run's predicting take so long, where a day is allowed."""
     with pytest.MonkeyPatch.context() as patch:
-        whole, said = estimate.of, {"predict_seconds": seconds, "limit_seconds": 86_400.0}
+        whole, said = (
+            estimate.of,
+            {"predict_seconds": seconds, "limit_seconds": 86_400.0, "gpu": True},
+        )
         patch.setattr(estimate, "of", lambda *given: whole(*given) | said)
         yield
 

@@ -101,7 +101,7 @@ def expect(
             takes.
     """
     _nsml_run.refuse_kind(dataset)
-    networks = settings.n_splits * settings.seeds
+    networks = pace.networks(settings)
     found = pace.measure(settings, 3, len(dataset.classes), learn=False)
     here.refuse_large(networks * found.megabytes, OUT)
     seconds = networks * (tests or 0) * found.predict

@@ -166,6 +166,7 @@ def _timed(
         finally:
             timer.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
+        _kill(child.pid)  # what it may have left behind
     took = time.monotonic() - start
     said = [log.read_text(encoding="utf-8", errors="replace") for log in logs]
     unit = 1e6 if sys.platform == "darwin" else 1e3  # of ru_maxrss, to MB

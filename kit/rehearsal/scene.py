@@ -125,9 +125,11 @@ class Scene:
                 remedy="a smaller run, or a faster machine; see the estimate",
             )  # fmt: skip
         if done.code:
+            own = done.last().rpartition("Remedy: ")
             raise KitError(
-                f"{what} failed with code {done.code}", received=done.last(), remedy=remedy
-            )
+                f"{what} failed with code {done.code}", received=own[0] or done.last(),
+                remedy=own[2] if own[0] else remedy,
+            )  # fmt: skip
         return done
 
     def score(self, path: Path) -> str:
