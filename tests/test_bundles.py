@@ -132,7 +132,7 @@ def test_the_checksums_are_those_of_sha256sum_and_damage_is_told(tmp_path: Path)
     lines = parts.checksums(tmp_path).read_text().splitlines()
     assert lines[0] == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a.bin")
     assert parts.check_sums(tmp_path) == ["a.bin", "b.bin"]
-    (tmp_path / "a.bin").write_bytes(b"abd")
+    (tmp_path / "a.bin").write_bytes(b"xyz")
     with pytest.raises(BundleError, match=r"did not arrive as it was sent.*upload .* again"):
         parts.check_sums(tmp_path)
     (tmp_path / "a.bin").unlink()
