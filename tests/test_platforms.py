@@ -14,6 +14,7 @@ import project
 import pytest
 
 from kit import finished, platforms
+from kit.backend import gpus
 from kit.challenges import open_run
 from kit.errors import KitError, SettingsError
 from kit.manifest import Dataset, load_manifest
@@ -78,6 +79,26 @@ def test_the_variable_overrides_and_a_wrong_one_is_refused(tmp_path: Path) -> No
     assert platforms.detect({"KIT_PLATFORM": "local"}, tmp_path).name == "local"
     with pytest.raises(SettingsError, match="kagle"):
         platforms.detect({"KIT_PLATFORM": "kagle"}, tmp_path)
+
+
+def test_a_checkpoint_is_a_finished_run_where_it_lies(finished_run: Path, tmp_path: Path) -> None:
+    here = platforms.detect({"KIT_PLATFORM": "docker"}, tmp_path)
+    assert here.load(here.save(finished_run)) == finished_run
+    with pytest.raises(KitError, match="no finished run"):
+        here.load(tmp_path)
+    small = replace(here, most_mb=1e-3)
+    with pytest.raises(KitError, match="too large for docker"):
+        small.save(finished_run)
+
+
+def test_figures_are_reported_in_the_log_and_accelerators_are_those_of_the_backend(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    here = platforms.detect({"KIT_PLATFORM": "local"})
+    with caplog.at_level("INFO", logger="kit"):
+        here.report(3, auc=0.91234, ppv=None)
+    assert [record.getMessage() for record in caplog.records] == ["step 3: auc 0.9123"]
+    assert here.accelerators() == gpus()
 
 
 class Stub(ModuleType):
