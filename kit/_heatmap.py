@@ -39,9 +39,9 @@ class Heatmap:
     name: str = "tumour"
 
     def __post_init__(self) -> None:
-        positive("downsample", self.downsample)
+        checks.above_zero("downsample", self.downsample)
         if self.mpp is not None:
-            positive("mpp", self.mpp)
+            checks.above_zero("mpp", self.mpp)
         expected = shape_of(self.size_level0, self.downsample)
         if self.values.shape != expected:
             raise TableError(
@@ -87,7 +87,7 @@ def raster(
     if step is None:
         step = min(_cells.grid_step(rows[["x", "y"]].to_numpy(np.float64), rows["footprint"].max())
                    for _, rows in places.groupby("footprint"))  # fmt: skip
-    step = positive("step", step)
+    step = checks.above_zero("step", step)
     shape = shape_of(size_level0, step)
     if shape[0] * shape[1] > MOST_CELLS:
         raise SettingsError(f"the heatmap has more than {MOST_CELLS:,} cells",
@@ -96,7 +96,7 @@ def raster(
         places[PLACE].to_numpy(np.float64), places[column].to_numpy(np.float64), step, shape
     )
     return Heatmap(
-        values, step, size_level0, None if mpp is None else step * positive("mpp", mpp),
+        values, step, size_level0, None if mpp is None else step * checks.above_zero("mpp", mpp),
         str(patches["case_id"].iloc[0]), column.removeprefix("prob_"),
     )  # fmt: skip
 
@@ -116,13 +116,6 @@ def of_places(patches: pd.DataFrame, column: str) -> pd.DataFrame:
     prob = checks.probabilities(patches[column].to_numpy(), name=column)
     table = patches[PLACE].assign(**{column: prob})
     return table.groupby(PLACE, dropna=False)[column].mean().reset_index()
-
-
-def positive(name: str, value: float) -> float:
-    """Return `value` if it is above 0 and finite."""
-    if not 0 < value < np.inf:
-        raise SettingsError(f"{name} must be above 0", received=f"{name}={value}")
-    return float(value)
 
 
 def shape_of(size_level0: tuple[int, int], downsample: float) -> tuple[int, int]:

@@ -12,8 +12,9 @@ import pandas as pd
 
 from kit import feed
 from kit._bags import FoldBags
-from kit.errors import KitError, TrainingError
-from kit.files import atomic, fingerprint, read_json, sha256, write_json
+from kit.errors import TrainingError
+from kit.files import atomic, fingerprint, sha256, write_json
+from kit.fits import stands
 from kit.models import LOGITS, check_model
 from kit.plans import stem
 from kit.recipes import Recipe, rate
@@ -57,11 +58,7 @@ class Fit:
 
     def done(self, key: str) -> bool:
         """Return whether the network stands, whole, with this fingerprint."""
-        try:
-            note = read_json(self.path.with_suffix(".json"))
-            return bool(note["key"] == key and sha256(self.path) == note["sha256"])
-        except (KitError, OSError, KeyError, TypeError):  # missing or damaged: trained again
-            return False
+        return stands(self.path, key)
 
 
 def network_of(model: str, width: int, classes: int) -> keras.Model:

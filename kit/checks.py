@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -47,6 +48,15 @@ def fraction(name: str, value: float) -> float:
     """Return `value` if it lies in [0, 1]."""
     if not 0.0 <= value <= 1.0:
         raise SettingsError(f"{name} must be in [0, 1]", received=f"{name}={value}")
+    return float(value)
+
+
+def above_zero(name: str, value: float, expected: str | None = None) -> float:
+    """Return `value` if it is above 0 and finite."""
+    if not 0 < value < math.inf:
+        raise SettingsError(
+            f"{name} must be above 0", expected=expected, received=f"{name}={value}"
+        )
     return float(value)
 
 

@@ -22,7 +22,7 @@ from kit import _vector_files
 from kit._stream import Arrays, Read, Stream, Work
 from kit.backend import load_backend
 from kit.checks import first, positive_int
-from kit.errors import GroupLeakError, KitError, MissingDataError, ModelError, TableError
+from kit.errors import GroupLeakError, MissingDataError, ModelError, TableError
 from kit.files import (
     atomic,
     digest,
@@ -33,6 +33,7 @@ from kit.files import (
     table_key,
     write_json,
 )
+from kit.fits import stands
 from kit.heatmaps import file_name
 from kit.slides import Slide
 from kit.streams import Member, takes_patches
@@ -66,7 +67,7 @@ def unlabelled(
     path = Path(folder) / f"{model.replace(':', '_').replace('/', '_')}.keras"
     begun = None if weights is None else sha256(weights)
     key = fingerprint([FORMAT, model, positive_int("side", side), begun, seed])
-    if _stands(path, key):
+    if stands(path, key):
         return path
     keras.utils.set_random_seed(seed)
     network = build_model(model, (side, side, 3), weights=weights)
@@ -76,14 +77,6 @@ def unlabelled(
         "key": key, "sha256": sha256(path), "model": model, "fold": NO_LABELS, "seed": seed,
     })  # fmt: skip
     return path
-
-
-def _stands(path: Path, key: str) -> bool:
-    try:
-        note = read_json(path.with_suffix(".json"))
-        return bool(note["key"] == key and note["sha256"] == sha256(path))
-    except (KitError, OSError, KeyError, TypeError):  # missing or damaged: made again
-        return False
 
 
 def headless(member: Member) -> Member:

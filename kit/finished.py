@@ -95,7 +95,7 @@ def predict(
         heatmaps: Folder for the heatmaps of slides; None: none are written. Of several runs each
             has a folder of its own in it.
         failed: Probability of the positive class of a slide that cannot be opened or read, which is
-            named in a warning; None: an error.
+            named in a warning; None, and above two classes: an error.
 
     Returns:
         One row a case: `case_id, group`, `prob_<class>`.
@@ -199,19 +199,19 @@ def _of_slides(
     """
     tables, unread = stage.predict(cases, plan, run.models)
     lost = {**dict(zip(unopened.case_id, unopened.reason, strict=True)), **unread}
-    if failed is None:
-        _need_all(list(lost.values()), stage.root)
-    for reason in lost.values():
-        log.warning("scored %g, because it cannot be read: %s", failed, reason)
     fitted = read_rule(run.out / "rule.json")
+    if failed is None or fitted is None:
+        _need_all(list(lost.values()), stage.root)
     if maps is not None:
         stage.heatmaps(tables, cases, maps)
     found = stage.score(stage.features(tables, cases), cases, fitted)
-    if fitted is not None:
-        gone = found.case_id.isin(lost)
-        for name in fitted.classes:
-            value = failed if name == fitted.positive else 1 - (failed or 0.0)
-            found.loc[gone, f"prob_{name}"] = value
+    if failed is None or fitted is None:
+        return found
+    for reason in lost.values():
+        log.warning("scored %g, because it cannot be read: %s", failed, reason)
+    for name in fitted.classes:
+        value = failed if name == fitted.positive else 1 - failed
+        found.loc[found.case_id.isin(lost), f"prob_{name}"] = value
     return found
 
 

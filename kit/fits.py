@@ -57,8 +57,13 @@ class Fit:
 
     def done(self) -> bool:
         """Return whether the network stands, whole, with this fingerprint."""
-        try:
-            note = read_json(self.path.with_suffix(".json"))
-            return bool(note["key"] == self.key and sha256(self.path) == note["sha256"])
-        except (KitError, OSError, KeyError, TypeError):  # missing or damaged: trained again
-            return False
+        return stands(self.path, self.key)
+
+
+def stands(path: Path, key: str) -> bool:
+    """Return whether a network's file stands, whole, and its note (`.json`) has this key."""
+    try:
+        note = read_json(path.with_suffix(".json"))
+        return bool(note["key"] == key and sha256(path) == note["sha256"])
+    except (KitError, OSError, KeyError, TypeError):  # missing or damaged: made again
+        return False

@@ -14,7 +14,6 @@ import pandas as pd
 from kit import checks, files
 from kit._heatmap import Heatmap as Heatmap
 from kit._heatmap import of_places as of_places
-from kit._heatmap import positive
 from kit._heatmap import raster as raster
 from kit._heatmap_files import ENCODING as ENCODING
 from kit._heatmap_files import pyramid as pyramid
@@ -62,7 +61,7 @@ def contours(
     """
     import cv2
 
-    side = heatmap.mpp if mpp is None else heatmap.downsample * positive("mpp", mpp)
+    side = heatmap.mpp if mpp is None else heatmap.downsample * checks.above_zero("mpp", mpp)
     mask = heatmap.values >= checks.fraction("threshold", threshold)
     down, origin = heatmap.downsample, np.asarray(origin_level0, np.float64)
     found = outlines(

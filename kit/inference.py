@@ -12,6 +12,7 @@ import pandas as pd
 from kit import feed
 from kit.errors import ModelError
 from kit.files import digest, fingerprint, read_json, read_table, table_key, write_table
+from kit.stitch import patch_scores
 from kit.store import Store
 
 FORMAT = 1
@@ -167,13 +168,8 @@ def predict_images(
 
 
 def of_image(prob: np.ndarray) -> np.ndarray:
-    """Return probabilities of images, (n, k), from those or from those of their pixels.
+    """Return probabilities of images, float64 (n, k), from those or from those of their pixels.
 
     Of pixels, (n, height, width, k), the mean over the centre, half as wide and as high.
     """
-    prob = prob.astype(np.float64)
-    if prob.ndim == 2:
-        return prob
-    height, width = prob.shape[1:3]
-    centre = prob[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
-    return np.asarray(centre.mean(axis=(1, 2)))
+    return prob.astype(np.float64) if prob.ndim == 2 else patch_scores(prob, "mean")

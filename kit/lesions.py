@@ -19,7 +19,7 @@ from kit._mask_overlap import check_bool
 from kit._mask_overlap import dice as dice
 from kit._mask_overlap import iou as iou
 from kit._mask_overlap import overlap as overlap
-from kit.checks import fraction, probabilities, same_length
+from kit.checks import above_zero, fraction, probabilities, same_length
 from kit.errors import MaskError, SettingsError
 from kit.geometry import Pair
 
@@ -54,7 +54,7 @@ def lesions_of(mask: np.ndarray, *, downsample: float | Pair, mpp: float) -> Les
         raise MaskError("a mask must be an image", expected="shape (height, width)",
                         received=f"shape {mask.shape}")  # fmt: skip
     frame = _pair(downsample)
-    across, down = _positive("mpp", mpp) * frame[0], mpp * frame[1]
+    across, down = above_zero("mpp", mpp) * frame[0], mpp * frame[1]
     labels = np.zeros(mask.shape, np.uint8)
     window = _around(mask, JOINED_UM / 2 / down, JOINED_UM / 2 / across)
     if window is None:
@@ -128,7 +128,7 @@ def peaks(
     same_length(xy_level0=xy, prob=prob)
     if not radius_um >= 0:
         raise SettingsError("radius_um must be at least 0", received=f"radius_um={radius_um}")
-    radius = radius_um / _positive("mpp", mpp)
+    radius = radius_um / above_zero("mpp", mpp)
     xy, prob = xy[prob >= fraction("least", least)], prob[prob >= least]
     order = np.lexsort((xy[:, 0], xy[:, 1], -prob))
     xy, prob = xy[order], prob[order]
@@ -168,10 +168,4 @@ def _around(mask: np.ndarray, *margins: float) -> tuple[slice, ...] | None:
 
 def _pair(downsample: float | Pair) -> Pair:
     across, down = np.broadcast_to(np.asarray(downsample, dtype=np.float64), (2,)).tolist()
-    return _positive("downsample", across), _positive("downsample", down)
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise SettingsError(f"{name} must be above 0", received=f"{name}={value}")
-    return float(value)
+    return above_zero("downsample", across), above_zero("downsample", down)

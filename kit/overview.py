@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from kit import figures
-from kit.annotations import read_mask
+from kit.annotations import MaskImage
 from kit.files import read_table
 from kit.heatmaps import read_tiff
-from kit.manifest import Dataset
 from kit.slides import open_slide
 from kit.store import Store
 
@@ -90,23 +89,22 @@ def patches_on_slide(
         return figures.patches_on_thumbnail(slide, train[train.case_id == best])
 
 
-def slide_heatmap(dataset: Dataset, root: Path, case: pd.Series, tiff: Path, table: Path) -> Figure:
+def slide_heatmap(
+    path: Path, own_mpp: float | None, mask: MaskImage | None, tiff: Path, table: Path
+) -> Figure:
     """Return a slide with its tissue, its mask where there is one, and its heatmap.
 
     Args:
-        dataset: The slide's entry of the manifest.
-        root: Folder that paths are relative to.
-        case: The slide's row of the cases table.
+        path: The slide.
+        own_mpp: Its resolution, in place of what the file says.
+        mask: Its mask.
         tiff: Its heatmap.
         table: Its patch predictions.
     """
-    drawn = case.get("mask")
-    with open_slide(root / str(case["path"]), mpp=dataset.mpp) as slide:
-        mask = None
-        if isinstance(drawn, str):
-            mask = read_mask(root / drawn, slide, values=dataset.mask_values)
+    heatmap = read_tiff(tiff)
+    with open_slide(path, mpp=own_mpp) as slide:
         return figures.slide_heatmap(
-            slide, read_tiff(tiff), read_table(table), column=f"prob_{dataset.positive}", mask=mask
+            slide, heatmap, read_table(table), column=f"prob_{heatmap.name}", mask=mask
         )
 
 

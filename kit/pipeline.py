@@ -120,12 +120,15 @@ class Run(Predicted):
             return {}
         tables, folder = self.patch_predictions(), self.out / "heatmaps"
         found = {name: heatmaps.paths(name, folder) for name in tables}
-        self.stages.files(
-            "heatmaps",
-            {name: table_key(path) for name, path in tables.items()},
-            [path for pair in found.values() for path in pair],
-            lambda: self.slides.heatmaps(tables, self.cases(), folder),
-        )
+        wanted = [path for pair in found.values() for path in pair]
+
+        def make() -> None:
+            for old in {*folder.glob("*.tif"), *folder.glob("*.geojson")} - {*wanted}:
+                old.unlink()  # of a slide that is no longer predicted
+            self.slides.heatmaps(tables, self.cases(), folder)
+
+        inputs = {name: table_key(path) for name, path in tables.items()}
+        self.stages.files("heatmaps", inputs, wanted, make)
         return found
 
     def lesions(self) -> dict[str, Any] | None:
@@ -133,22 +136,20 @@ class Run(Predicted):
 
         Dice, IoU and FROC; None of cases without masks.
         """
-        cases, shown, path = self.cases(), self.heatmaps(), self.out / "lesions.json"
-        if not shown or "mask" not in cases:
+        cases, path = self.cases(), self.out / "lesions.json"
+        if not self.heatmaps() or "mask" not in cases or not cases["mask"].notna().any():
             return None
         inputs = [{name: table_key(table) for name, table in self.patch_predictions().items()},
                   self._mask_keys(cases), digest(cases[["case_id", "label", "split"]])]  # fmt: skip
-
-        def make() -> None:
-            found = self._lesions
-            write_json(path, None if found is None else slide_report.told_of_lesions(found))
-
-        self.stages.files("lesions", inputs, [path], make)
-        told: dict[str, Any] | None = read_json(path)
+        self.stages.files(
+            "lesions", inputs, [path],
+            lambda: write_json(path, slide_report.told_of_lesions(self._lesions)),
+        )  # fmt: skip
+        told: dict[str, Any] = read_json(path)
         return told
 
     @cached_property
-    def _lesions(self) -> Scores | None:
+    def _lesions(self) -> Scores:
         cases, shown = self.cases(), self.heatmaps()
         mine = cases[cases.case_id.isin(list(shown)) & (cases.split != "test")]
         return self.slides.lesions(mine, self.out / "heatmaps")
@@ -194,11 +195,13 @@ class Run(Predicted):
         if not len(joined):
             return {}
         best = joined.sort_values(f"prob_{data.positive}").case_id.iloc[-1]
-        case = self.cases()[self.cases().case_id == best].iloc[0]
+        (case,) = self.cases()[self.cases().case_id == best].to_dict("records")
+        mask = self.slides.mask({"mask": None, **case})
         found = {"slide_heatmap": overview.slide_heatmap(
-            data, self.root, case, shown[best][0], self.patch_predictions()[best]
+            self.root / case["path"], data.mpp, mask, shown[best][0], self.patch_predictions()[best]
         )}  # fmt: skip
-        if self._lesions is not None and self._lesions.froc and self._lesions.froc.n_lesions:
+        lesions = self.lesions()
+        if lesions is not None and lesions["lesions"] and self._lesions.froc is not None:
             found["froc"] = figures.froc(self._lesions.froc)
         return found
 

@@ -89,7 +89,9 @@ class Predicted(Prepared):
     @property
     def slides(self) -> SlideStage:
         """How slides are predicted and scored."""
-        return SlideStage(self.dataset, self.root, self.settings, self.out / "slides", self.workers)
+        return SlideStage(
+            self.dataset, self.root, self.settings, self.out / "slides", max(1, self.trainers)
+        )
 
     def _later(self) -> int:
         """Return how many patches all networks together predict when the last is trained."""
@@ -108,13 +110,14 @@ class Predicted(Prepared):
             return {}, {}
         networks = plans.networks(self.models)
         everything = networks.fold == training.EVERYTHING
-        last = everything.any() and self.settings.everything == "only"
+        held, test = self._asked(networks.fold)
+        asked = [(pd.concat([held, test], ignore_index=True), networks)]
+        if everything.any() and self.settings.everything == "only":
+            asked = [(held, networks[~everything]), (test, networks[everything])]
         tables: dict[str, Path] = {}
         failed: dict[str, str] = {}
-        for cases, mine in zip(
-            self._asked(networks.fold), (~everything, everything | (not last)), strict=True
-        ):
-            paths = [self.models / f"{name}.keras" for name in networks.name[mine]]
+        for cases, mine in asked:
+            paths = [self.models / f"{name}.keras" for name in mine.name]
             found, lost = self.slides.predict(cases, plan, paths)
             tables, failed = tables | found, failed | lost
         self._leave_out(set(failed), list(failed.values()))
@@ -132,7 +135,11 @@ class Predicted(Prepared):
             lambda: self.slides.features(tables, self.cases()),
         )
         oof, fitted = self.slides.fit(features[features.case_id.isin(held.case_id)], held)
-        slide_scores.write_rule(self.out / "rule.json", fitted)
+        path = self.out / "rule.json"
+        self.stages.files(
+            "rule", [self.settings.aggregate, digest(features), digest(held)], [path],
+            lambda: slide_scores.write_rule(path, fitted),
+        )  # fmt: skip
         mine = features[features.case_id.isin(test.case_id)]
         scores = self.slides.score(mine, test, fitted) if len(test) else oof.iloc[:0]
         return oof, scores, fitted

@@ -80,7 +80,7 @@ class Prepared:
         """Raise on what would fail later, before anything is read or written."""
         check_model(self.settings.model)
         recipe_of(self.settings)
-        self._normaliser = kinds.normaliser(self.dataset, self.settings)
+        kinds.normaliser(self.dataset, self.settings)
         if self.dataset.could_take(self.root, self.out):
             raise SettingsError(
                 "the run would be written among its data", received=f"--out {self.out}",
@@ -112,11 +112,12 @@ class Prepared:
                     remedy="choose another --out, or leave it out to get a folder of its own",
                 )  # fmt: skip
         remove_leftovers(self.out)
+        normaliser = kinds.normaliser(self.dataset, self.settings)
         write_json(path, {
             "fingerprint": self.fingerprint, "synthetic": self.synthetic, "compared": mine,
             "settings": self.settings.model_dump(mode="json"),
             "style": asdict(self.challenge.style), "entry": self.dataset.model_dump(mode="json"),
-            "stain": self._normaliser and self._normaliser.to_dict(),
+            "stain": normaliser and normaliser.to_dict(),
         })  # fmt: skip
         if self.synthetic:
             note = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
@@ -210,11 +211,12 @@ class Prepared:
         items = kinds.items(
             cases, self.patches(), self.settings, streamed=self.dataset.kind in kinds.STREAMED
         )
+        normaliser = kinds.normaliser(self.dataset, self.settings)
         found, unread = store.build(
             self.out / "pixels", items,
             kinds.reader(self.dataset, self.root, self.settings, items),
             settings_key(self.settings, *kinds.READS), workers=self.workers,
-            quality=self.settings.jpeg_quality, normaliser=self._normaliser,
+            quality=self.settings.jpeg_quality, normaliser=normaliser,
         )  # fmt: skip
         failures = [*unopened.reason, *unread]
         gone = set(items.case_id) - set(found.items.case_id) | set(unopened.case_id)

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kit.checks import columns, probabilities, same_length
-from kit.errors import SettingsError
+from kit.checks import above_zero, columns, probabilities, same_length
 from kit.rules import COLUMNS, Rule
 
 KEY = ["case_id", "fold", "seed", "model"]
@@ -63,8 +62,7 @@ def features(
         return {"no_patch": 1.0, **dict.fromkeys([*names, *SHAPES], 0.0)}
     sides = np.unique(np.asarray(footprint, np.float64))
     for name, least in (("footprint", sides.min()), ("mpp", 1.0 if mpp is None else mpp)):
-        if not 0 < least < np.inf:
-            raise SettingsError(f"{name} must be above 0", received=f"{name}={least}")
+        above_zero(name, float(least))
     falling = np.sort(given)[::-1]
     grid = _grid(given, places, float(sides[0])) if len(sides) == 1 else None
     area = float("nan") if mpp is None else float(sides[0] * mpp / 1000) ** 2

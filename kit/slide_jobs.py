@@ -21,7 +21,8 @@ from kit.slides import open_slide
 from kit.streams import Dense, Member, load, predict_slide, prediction_key
 
 LOADED = 64  # networks that a process keeps
-SHARES = 4  # parts of the slides for each worker: a process loads its networks once for a part
+SHARES = 4  # parts of the slides for each worker at most: a process loads its networks for a part
+LEAST = 5000  # patches of a part: they take as long as a process to begin
 
 
 def predict_slides(
@@ -59,17 +60,21 @@ def predict_slides(
     """
     places = _planned(cases, plan)
     notes = {path: read_json(Path(path).with_suffix(".json")) for path in networks}
-    work = []
+    work, standing = [], dict[str, Path]()
     for case in cases[cases.case_id.isin(list(places))].to_dict("records"):
-        mine = _of_fold(str(case["case_id"]), float(case.get("fold", np.nan)), notes)
+        name = str(case["case_id"])
+        mine = _of_fold(name, float(case.get("fold", np.nan)), notes)
         members = tuple((path, str(notes[path]["sha256"])) for path in mine)
-        rows = places[str(case["case_id"])]
+        rows, path = places[name], table_path(folder, name)
         made_by = fingerprint([case["key"], policy, mpp])
-        work.append(jobs.Job(str(case["case_id"]), _predict, (
-            root / str(case["path"]), mpp, rows, members, tuple(classes), policy,
-            table_path(folder, str(case["case_id"])), made_by, dense, threads,
+        wanted = prediction_key(rows, [sha for _, sha in members], classes, made_by, dense)
+        if table_key(path) == wanted:
+            standing[name] = path
+        work.append(jobs.Job(name, _predict, (
+            root / str(case["path"]), mpp, rows, members, tuple(classes), policy, path, made_by,
+            dense, threads,
         )))  # fmt: skip
-    return _watched(work, places, workers, "predicting slides")
+    return _watched(work, standing, places, workers, "predicting slides")
 
 
 def embed_slides(
@@ -100,16 +105,19 @@ def embed_slides(
     """
     places = _planned(cases, plan)
     shas = {path: str(read_json(Path(path).with_suffix(".json"))["sha256"]) for path in encoders}
-    work = []
+    work, standing = [], dict[str, tuple[Path, ...]]()
     for case in cases.to_dict("records"):
         name = str(case["case_id"])
         rows = places.setdefault(name, plan.iloc[:0])
         paths = tuple(vectors_path(folder, path, name) for path in encoders)
         made_by = fingerprint([case["key"], mpp])
+        wanted = [vectors_key(rows, sha, made_by) for sha in shas.values()]
+        if [table_key(path) for path in paths] == wanted:
+            standing[name] = paths
         work.append(jobs.Job(name, _embed, (
             root / str(case["path"]), mpp, rows, tuple(shas.items()), paths, made_by, threads
         )))  # fmt: skip
-    return _watched(work, places, workers, "embedding slides")
+    return _watched(work, standing, places, workers, "embedding slides")
 
 
 def _planned(cases: pd.DataFrame, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -141,31 +149,47 @@ def _of_fold(case_id: str, fold: float, notes: Mapping[Path, Mapping[str, Any]])
 
 
 def _watched(
-    work: Sequence[jobs.Job], places: Mapping[str, pd.DataFrame], workers: int, title: str
-) -> list[jobs.Outcome]:
-    """Run the jobs under a bar that counts patches: their rate, and the time left."""
+    work: Sequence[jobs.Job], standing: Mapping[str, Any], places: Mapping[str, pd.DataFrame],
+    workers: int, title: str,
+) -> list[jobs.Outcome]:  # fmt: skip
+    """Run the jobs that do not stand, under a bar that counts patches: rate and time left.
+
+    Returns:
+        The outcomes of all, in their order; of a job that stands its value in `standing`.
+    """
     from tqdm import tqdm
 
-    done = []
-    total = sum(len(places[job.name]) for job in work)
-    outcomes = map(jobs.call, work) if workers == 1 else _apart(work, workers)
+    left = [job for job in work if job.name not in standing]
+    patches = {job.name: len(places[job.name]) for job in left}
+    done = {name: jobs.Outcome(name, value, None, 0.0) for name, value in standing.items()}
+    outcomes = map(jobs.call, left) if workers == 1 else _apart(left, patches, workers)
     with (
-        tqdm(total=total, desc=title, unit=" patches", unit_scale=True, disable=None,
-             leave=False) as bar,
+        tqdm(total=sum(patches.values()), desc=title, unit=" patches", unit_scale=True,
+             disable=None, leave=False) as bar,
     ):  # fmt: skip
         for outcome in outcomes:
-            bar.update(len(places[outcome.name]))
-            done.append(outcome)
-    return done
+            bar.update(patches[outcome.name])
+            done[outcome.name] = outcome
+    return [done[job.name] for job in work]
 
 
-def _apart(work: Sequence[jobs.Job], workers: int) -> Iterator[jobs.Outcome]:
+def _apart(
+    work: Sequence[jobs.Job], patches: Mapping[str, int], workers: int
+) -> Iterator[jobs.Outcome]:
     """Yield the outcomes, in order, of slides that fresh processes predict, some slides each.
 
     A process loads its networks once. Of one that dies, each slide has its error.
     """
-    each = max(1, -(-len(work) // (SHARES * workers)))
-    parts = [tuple(work[start : start + each]) for start in range(0, len(work), each)]
+    if not work:
+        return
+    total = sum(patches[job.name] for job in work)
+    count = min(SHARES * workers, max(1, total // LEAST), len(work))
+    ends = np.cumsum([patches[job.name] for job in work])
+    place = np.minimum((ends - 1) * count // max(1, total), count - 1)
+    parts = [
+        tuple(job for job, mine in zip(work, place, strict=True) if mine == number)
+        for number in np.unique(place)
+    ]
     named = [jobs.Job(f"{part[0].name} to {part[-1].name}", _in_turn, (part,)) for part in parts]
     with contextlib.closing(apart.each(named, workers=workers)) as found:
         for part, outcome in zip(parts, found, strict=True):
@@ -183,9 +207,7 @@ def _predict(
     slide_path: Path, mpp: float | None, plan: pd.DataFrame, members: Sequence[tuple[Path, str]],
     classes: Sequence[str], policy: str, path: Path, key: str, dense: Dense | None, threads: int,
 ) -> Path:  # fmt: skip
-    """Return the path of one slide's table; predict what does not stand."""
-    if table_key(path) == prediction_key(plan, [sha for _, sha in members], classes, key, dense):
-        return path
+    """Predict one slide and return the path of its table."""
     load_backend(threads)
     from kit.augment import views
 
@@ -202,13 +224,11 @@ def _embed(
     slide_path: Path, mpp: float | None, plan: pd.DataFrame, encoders: Sequence[tuple[Path, str]],
     paths: Sequence[Path], key: str, threads: int,
 ) -> tuple[Path, ...]:  # fmt: skip
-    """Return the paths of one slide's vectors; make what does not stand."""
-    wanted = [vectors_key(plan, sha, key) for _, sha in encoders]
-    if [table_key(path) for path in paths] != wanted:
-        load_backend(threads)
-        with open_slide(slide_path, mpp=mpp) as slide:
-            members = [_headless(*encoder) for encoder in encoders]
-            embed_slide(slide, plan, members, paths=paths, key=key, progress=True)
+    """Make the vectors of one slide and return the paths of its files."""
+    load_backend(threads)
+    with open_slide(slide_path, mpp=mpp) as slide:
+        members = [_headless(*encoder) for encoder in encoders]
+        embed_slide(slide, plan, members, paths=paths, key=key, progress=True)
     return tuple(paths)
 
 

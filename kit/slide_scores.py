@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -142,27 +143,31 @@ class SlideStage:
             return aggregate.to_cases(features, cases, self.dataset.classes, None)
         return fitted.predict(features, cases)
 
-    def lesions(self, cases: pd.DataFrame, folder: Path) -> Scores | None:
-        """Return how well the heatmaps in a folder find what the masks show; None without masks.
+    def mask(self, case: Mapping[Hashable, Any]) -> MaskImage | None:
+        """Return a slide's mask; None where it has none.
+
+        Args:
+            case: Its row: `path` and `mask`.
+        """
+        if not isinstance(case["mask"], str):
+            return None
+        with open_slide(self.root / str(case["path"]), mpp=self.dataset.mpp) as slide:
+            return read_mask(self.root / case["mask"], slide, values=self.dataset.mask_values)
+
+    def lesions(self, cases: pd.DataFrame, folder: Path) -> Scores:
+        """Return how well the heatmaps in a folder, as they are kept, find what the masks show.
 
         Args:
             cases: The slides that have heatmaps: `case_id, path, label`, and `mask`, empty where
                 there is none. Only slides with a mask, and negative ones, are looked at.
             folder: Of the heatmaps.
         """
-        if "mask" not in cases or not cases["mask"].notna().any():
-            return None
         known = cases[cases["mask"].notna() | (cases["label"] != self.dataset.positive)]
 
         def pairs() -> Iterator[tuple[Heatmap, MaskImage | None]]:
             for row in known.to_dict("records"):
-                mask = None
-                if isinstance(row["mask"], str):
-                    with open_slide(self.root / row["path"], mpp=self.dataset.mpp) as slide:
-                        mask = read_mask(
-                            self.root / row["mask"], slide, values=self.dataset.mask_values
-                        )
-                yield heatmaps.read_tiff(heatmaps.paths(row["case_id"], folder)[0]), mask
+                tiff, _ = heatmaps.paths(row["case_id"], folder)
+                yield heatmaps.read_tiff(tiff), self.mask(row)
 
         return lesion_scores.score(pairs(), threshold=OUTLINED)
 

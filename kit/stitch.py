@@ -12,8 +12,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from kit.checks import choice, first, probabilities, same_length
-from kit.errors import KitError, SettingsError, SlideError, TableError
+from kit.checks import above_zero, choice, first, probabilities, same_length
+from kit.errors import KitError, SlideError, TableError
 from kit.geometry import as_size, as_xy
 
 How = Literal["centre", "window"]
@@ -68,13 +68,8 @@ class Stitcher:
         self, size_level0: tuple[int, int], downsample: float, *, how: How = "window",
         folder: str | PathLike[str] | None = None,
     ) -> None:  # fmt: skip
-        if not 0 < downsample < math.inf:
-            raise SettingsError(
-                "downsample must be above 0", expected="level-0 pixels on the side of a cell",
-                received=f"downsample={downsample}",
-            )  # fmt: skip
+        self.downsample = above_zero("downsample", downsample, "level-0 pixels on a cell's side")
         self.size_level0 = as_size(size_level0)
-        self.downsample = float(downsample)
         self._how = choice("how", how, get_args(How))
         columns, rows = (_edges(side, self.downsample) for side in self.size_level0)
         self._columns, self._rows = columns, rows

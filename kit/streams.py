@@ -1,8 +1,9 @@
 """A slide's planned patches through several networks: predicted in one reading, cut off, gone on.
 
 Networks compute in the precision that they were trained and saved in: one trained in mixed
-precision predicts in it, and none is turned into it, which on processors is slower and not the
-same network.
+precision predicts in it. None is turned into it for speed: on a processor with bfloat16 that takes
+a third off the time of the network, float16 adds to it, and either moves probabilities (by up to
+7e-4 where measured) away from the out-of-fold ones that thresholds and rules were fitted on.
 """
 
 from __future__ import annotations

@@ -327,4 +327,11 @@ def rehearsal(fit: Fit, folds: pd.DataFrame, views: str, folder: Path) -> Tables
         path=folder / "tiny.keras", until=time.time() + 3600,
     )  # fmt: skip
     train(tiny)
-    return _predictions(tiny, folds, views, REHEARSED)
+    oof, test = _predictions(tiny, folds, views, REHEARSED)
+    if not len(oof) and not len(test):  # slides are predicted from their files, not from here
+        held = inference.predict_rows(
+            tiny.store, tiny.held, tiny.path, classes=tiny.classes, path=_part(tiny, "held"),
+            policy=views,
+        )  # fmt: skip
+        oof = held.assign(fold=tiny.fold, seed=tiny.seed, model=tiny.model)
+    return oof, test

@@ -109,7 +109,12 @@ ALLOWED = {
     "streams": {"_stream", "dense", "heatmaps"},  # the reading; maps of pixels, and their files
     "heatmaps": {"_heatmap_files"},  # the door to them
     "lesion_scores": {"heatmaps"},  # what is scored
-    "encoders": {"_stream", "heatmaps", "streams"},  # the reading; names of files; a network
+    "encoders": {
+        "_stream",
+        "fits",
+        "heatmaps",
+        "streams",
+    },  # the reading; what stands; names of files; a network
     "slide_jobs": {"encoders", "streams"},  # what each job does
     "live": {"fits"},  # what is shown of them
     "training": {"plans", "fits", "fitting", "inference", "live"},  # trained, shown
@@ -137,7 +142,7 @@ ALLOWED = {
     },
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
     "mil": {"_mil_fits", "_mil_uses", "aggregate", "plans"},  # its parts; bare cases; folds
-    "_mil_fits": {"plans", "trainer"},  # names of files; averaged weights
+    "_mil_fits": {"fits", "plans", "trainer"},  # what stands; names of files; averaged weights
     "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
     "_heatmap_figures": {"_plots", "heatmaps"},  # what is drawn

@@ -257,7 +257,8 @@ def test_neither_import_nor_drawing_touches_pyplot() -> None:
         "figures.confusion_matrix(np.eye(2), ['a', 'b'])._repr_png_();"
         "assert 'matplotlib.pyplot' not in sys.modules, 'drawing loads pyplot'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_cases_are_counted_with_their_groups() -> None:

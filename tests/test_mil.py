@@ -30,7 +30,7 @@ def numbers(tensor: Any) -> np.ndarray:
 
 
 def drawn(
-    n: int, patches: tuple[int, int], d: int, *, shift: float, share: float = 0.03
+    n: int, patches: tuple[int, int], d: int, *, shift: float, share: float
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Return a folds table of n slides, and bags of which the odd ones hold shifted instances.
 
@@ -380,8 +380,9 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sparse() -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """60 slides of 300 to 700 instances, of which 3 % are shifted in the positive ones."""
-    return drawn(60, (300, 700), 32, shift=4)
+    """48 slides of 150 to 300 instances, of which 4 % are shifted in the positive ones."""
+    folds, bags = drawn(48, (150, 300), 16, shift=4, share=0.04)
+    return folds.assign(fold=np.arange(48) // 2 % 2), bags
 
 
 @pytest.mark.slow
@@ -390,9 +391,9 @@ def test_few_instances_decide_where_their_mean_says_nothing(
     name: str, least: float, sparse: tuple[pd.DataFrame, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     folds, bags = sparse
-    oof, _ = run(folds, bags, tmp_path, model=name, seeds=3, epochs=None)
+    oof, _ = run(folds, bags, tmp_path, model=name, seeds=2, epochs=None)
     found = aucs(oof)
-    assert len(found) == 3
+    assert len(found) == 2
     assert min(found) >= least
     assert logistic(folds, bags) < least - 0.1
     network = load_network(tmp_path / "fold0_seed0.keras")
@@ -407,4 +408,4 @@ def test_shuffled_labels_teach_nothing(
     folds, bags = sparse
     mixed = folds.assign(label=np.random.default_rng(1).permutation(folds.label))
     oof, _ = run(mixed, bags, tmp_path, seeds=1, epochs=None)
-    assert 0.3 < aucs(oof)[0] < 0.7  # 60 slides: a standard error of .075
+    assert 0.3 < aucs(oof)[0] < 0.7  # 48 slides: a standard error of .08

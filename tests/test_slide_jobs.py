@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def test_each_slide_is_predicted_by_the_networks_that_have_not_seen_it(place, ca
     assert [one.value for one in again] == [one.value for one in done]  # no slide was opened
 
 
-def test_two_processes_predict_the_same(place, cases, tmp_path):
+def test_two_processes_predict_the_same(place, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(slide_jobs, "LEAST", 64)  # a process for each slide
     made = [
         predict_slides(
             cases, plan(place), networks(place), root=place, classes=CLASSES, policy="patch",
@@ -88,12 +90,14 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_of_a_process_that_dies_each_slide_has_the_error_and_the_others_go_on():
+def test_of_a_process_that_dies_each_slide_has_the_error_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(slide_jobs, "LEAST", 100)
     work = [jobs.Job("a", _die), *(jobs.Job(str(n), abs, (n,)) for n in range(-1, -10, -1))]
-    done = list(slide_jobs._apart(work, 1))  # parts of three
+    patches = {job.name: 50 for job in work}
+    done = list(slide_jobs._apart(work, patches, 1))  # four parts, the first of two
     assert [one.name for one in done] == [job.name for job in work]
-    assert all(isinstance(one.error, JobError) for one in done[:3])
-    assert [one.value for one in done[3:]] == [3, 4, 5, 6, 7, 8, 9]
+    assert all(isinstance(one.error, JobError) for one in done[:2])
+    assert [one.value for one in done[2:]] == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_slide_that_is_damaged_half_way_is_named_and_the_others_go_on(place, cases, tmp_path):
@@ -109,6 +113,28 @@ def test_a_slide_that_is_damaged_half_way_is_named_and_the_others_go_on(place, c
     assert [one.error is None for one in done] == [True, False, True]
     assert isinstance(done[1].error, SlideError) and "b.tiff" in str(done[1].error)
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
+
+
+def test_a_slide_smaller_than_a_patch_is_named_and_the_others_go_on(place, cases, tmp_path):
+    shutil.copytree(place, tmp_path / "data")
+    write_pyramid(tmp_path / "data" / "b.tiff", [picture(60, 200)])
+    planned = PatchSampler(64, min_tissue=0).outcomes(cases[["case_id", "path"]], tmp_path / "data")
+    assert [one.error is None for one in planned] == [True, False, True]
+    assert "larger than the slide" in str(planned[1].error) and "b.tiff" in str(planned[1].error)
+    done = predict_slides(  # by a plan that was made of another file of this name
+        cases, plan(place), networks(place), root=tmp_path / "data", classes=CLASSES,
+        folder=tmp_path / "out",
+    )  # fmt: skip
+    assert [one.error is None for one in done] == [True, False, True]
+    assert "made from another slide" in str(done[1].error)
+
+
+def test_a_network_that_does_not_fit_is_told_of_each_slide(place, cases, tmp_path):
+    done = predict_slides(
+        cases, plan(place), networks(place), root=place, classes=("a", "b", "c"), folder=tmp_path
+    )
+    assert all(isinstance(one.error, ModelError) for one in done)
+    assert "3 classes out: a, b, c" in str(done[0].error) and not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_slide_without_patches_has_no_job(place, cases, tmp_path):

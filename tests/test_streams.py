@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ from test_slides import picture, write_pyramid
 
 from kit import _stream, images
 from kit.augment import views as views_of
-from kit.errors import ModelError, SlideError, TableError
-from kit.files import read_table
+from kit.errors import KitError, ModelError, SlideError, TableError
+from kit.files import read_table, sha256, write_json
+from kit.models import build_model
 from kit.sampler import PatchSampler
 from kit.slides import Slide, open_slide
-from kit.streams import Member, predict_slide
+from kit.streams import Member, load, predict_slide
 from kit.tissue import TissueMask
 
 CLASSES = ("normal", "tumour")
@@ -231,6 +233,46 @@ def test_a_process_killed_in_the_middle_of_a_slide_leaves_what_it_had(odd, tmp_p
     same(found, whole)
 
 
+FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[2])
+import test_streams as t
+from kit.errors import KitError
+folder = t.Path(sys.argv[1])
+with t.open_slide(folder / "odd.tiff") as slide:
+    plan = t.plan_of(slide)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))
+    try:
+        t.predict_slide(slide, plan, [t.member()], classes=t.CLASSES, path=folder / "one.parquet")
+    except KitError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
+def test_a_full_disk_is_one_line_and_what_fits_later_is_the_same(odd, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path, Path(__file__).parent], check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("the disk is full. File: ")
+    assert not list(tmp_path.rglob("*.npz"))
+    with open_slide(odd) as slide:
+        plan = plan_of(slide)
+        whole = predict_slide(slide, plan, [member()], classes=CLASSES)
+        later = predict_slide(
+            slide, plan, [member()], classes=CLASSES, path=tmp_path / "one.parquet"
+        )
+    same(later, whole)
+
+
+def test_a_folder_that_is_none_is_a_clear_error(odd, tmp_path):
+    (tmp_path / "out").write_text("")
+    with open_slide(odd) as slide, pytest.raises(KitError, match="cannot be written"):
+        predict_slide(slide, plan_of(slide), [member()], classes=CLASSES,
+                      path=tmp_path / "out" / "one.parquet")  # fmt: skip
+
+
 def test_a_damaged_block_and_a_damaged_table_are_made_again(odd, tmp_path, monkeypatch):
     monkeypatch.setattr(_stream, "MOST", 16)
     monkeypatch.setattr(_stream, "BLOCK", 2)
@@ -326,3 +368,29 @@ def test_a_plan_of_two_resolutions_is_read_by_each(odd):
             rows = plan[plan.mpp == mpp]
             mine = found[np.isclose(found.footprint, rows.footprint.iloc[0])]
             np.testing.assert_allclose(mine.prob_tumour, red(slide, rows, mpp=mpp), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_network_trained_in_mixed_precision_predicts_in_it(odd, tmp_path, policy):
+    import keras
+
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = build_model("conv_small", (32, 32, 3), 2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = tmp_path / "fold0_seed0.keras"
+    network.save(path)
+    note = {"fold": 0, "seed": 0, "model": "conv_small", "sha256": sha256(path)}
+    write_json(path.with_suffix(".json"), note)
+    one = load(path)
+    inner = [layer.compute_dtype for layer in one.network.layers if "conv" in layer.name]
+    assert inner and set(inner) == {policy.removeprefix("mixed_")}
+    with open_slide(odd) as slide:
+        plan = plan_of(slide)
+        found = predict_slide(slide, plan, [one], classes=CLASSES)
+        patches = slide.read_patches(plan[["x", "y"]].to_numpy(), 32)
+    direct = np.asarray(network.predict_on_batch(patches))
+    assert found.prob_tumour.dtype == np.float32
+    np.testing.assert_allclose(found.prob_tumour, direct[:, 1], atol=1e-3)
+    np.testing.assert_allclose(found.prob_tumour + found.prob_normal, 1, atol=1e-6)

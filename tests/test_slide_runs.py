@@ -1,0 +1,275 @@
+"""A run on slides from their cases to scores, heatmaps and later slides: small ones, drawn here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import project
+import pytest
+from test_pipeline import Kit, times
+from test_pipeline import kit as kit  # the fixture
+from test_slides import write_pyramid
+from test_streams import damage
+
+from kit import finished, heatmaps, slide_report, submission
+from kit.aggregate import fit
+from kit.challenges import open_run
+from kit.errors import ImageError
+from kit.files import read_json, read_table
+from kit.rules import Rule
+from kit.settings import parse
+from kit.slide_features import table
+from kit.slides import open_slide
+
+SIDE, PATCH, TRAIN, TEST = 512, 64, 24, 4
+ENTRY = """
+datasets:
+  small:
+    kind: slides
+    licence: none
+    source: the tests
+    roots: {local: small}
+    table: labels.csv
+    columns: {case_id: case_id, path: path, label: label, mask: mask}
+    classes: [negative, positive]
+    positive: positive
+    group: {unit: patient, column: patient}
+    mask_values: {tumour: 255}
+"""
+QUICK = project.quick(patch_size=PATCH, patches_per_slide=12, epochs=5, learning_rate=0.01)
+
+
+def run_in(folder: Path) -> list[str]:
+    """Return the arguments of the run in a folder; processes may have another working folder."""
+    return ["run", "small", "--data", f"{folder}/data", "--out", f"{folder}/out", "--workers", "0",
+            *QUICK]  # fmt: skip
+
+
+def draw(root: Path, number: int, positive: bool) -> tuple[str, str]:
+    """Write a slide of pink tissue, a part of it dark in positive ones, and its mask."""
+    random = np.random.default_rng(number)
+    tissue = np.zeros((SIDE, SIDE), bool)
+    tissue[64:448, 64:448] = True
+    tumour = np.zeros_like(tissue)
+    if positive:
+        tumour[128:320, 128:320] = True
+    colour = np.where(tumour[..., None], (110, 60, 150), (225, 150, 190))
+    image = np.where(tissue[..., None], colour + random.normal(0, 12, (SIDE, SIDE, 3)), 250)
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    small = cv2.resize(image, (SIDE // 4, SIDE // 4), interpolation=cv2.INTER_AREA)
+    slide, mask = root / f"slides/s{number:02d}.tif", root / f"masks/s{number:02d}.png"
+    for path in (slide, mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_pyramid(slide, [image, small], mpp=2.0)
+    assert cv2.imwrite(str(mask), tumour[::16, ::16] * np.uint8(255))
+    return f"slides/{slide.name}", f"masks/{mask.name}"
+
+
+def make(folder: Path) -> Path:
+    """Write the manifest and the slides into a folder; return the data set's folder."""
+    (folder / "data_manifest.yaml").write_text(ENTRY)
+    root, rows = folder / "data" / "small", []
+    for number in range(TRAIN + TEST):
+        positive, test = number % 2 == 1, number >= TRAIN
+        slide, mask = draw(root, number, positive)
+        label = "" if test else ("positive" if positive else "negative")
+        rows.append((f"s{number:02d}", slide, label, f"p{number:02d}",
+                     "test" if test else "train", "" if test else mask))  # fmt: skip
+    names = ["case_id", "path", "label", "patient", "split", "mask"]
+    pd.DataFrame(rows, columns=names).to_csv(root / "labels.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a manifest, slides and a finished run."""
+    folder = tmp_path_factory.mktemp("slides")
+    make(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert project.code_of(*run_in(folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(done: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(done, tmp_path / "project")
+
+
+def test_slides_are_scored_out_of_fold_by_networks_that_have_not_seen_them(done: Path) -> None:
+    out = done / "out"
+    oof, test, folds = (read_table(out / f"{name}.parquet") for name in ("oof", "test", "folds"))
+    assert len(oof) == TRAIN and len(test) == 2 * TEST
+    both = oof.merge(folds[["case_id", "fold"]], on="case_id", suffixes=("", "_own"))
+    assert (both.fold == both.fold_own).all()
+    for table_of in (out / "slides").glob("*.parquet"):
+        seen = read_table(table_of)
+        case = seen.case_id.iloc[0]
+        own = folds.fold[folds.case_id == case]
+        assert set(seen.fold) == (set(own) if len(own) else {0, 1})
+        assert len(seen) == 36 * seen.fold.nunique()  # all that is planned, not the few learnt from
+        top = seen[seen.fold == seen.fold.iloc[0]].prob_positive.nlargest(2).mean()  # of 36: 5 %
+        rows = pd.concat([oof, test])
+        score = rows.prob_positive[(rows.case_id == case) & (rows.fold == seen.fold.iloc[0])]
+        assert score.iloc[0] == pytest.approx(top, abs=1e-6)
+
+
+def test_each_slide_has_a_heatmap_in_its_own_frame(done: Path) -> None:
+    folder = done / "out" / "heatmaps"
+    names = {path.stem for path in folder.glob("*.tif")}
+    assert names == {path.stem for path in folder.glob("*.geojson")}
+    assert names == {f"s{number:02d}" for number in range(TRAIN + TEST)}
+    found = heatmaps.read_tiff(folder / "s01.tif")
+    assert found.size_level0 == (SIDE, SIDE) and found.downsample == PATCH
+    seen = ~np.isnan(found.values)
+    assert seen[1:7, 1:7].all() and seen.sum() == 36
+    inside, outside = found.values[2:5, 2:5].mean(), found.values[5:7, 1:7].mean()
+    assert inside > outside
+
+
+def test_figures_tell_of_patches_and_lesions_too(done: Path) -> None:
+    told = read_json(done / "out" / "metrics.json")
+    assert told["auc"]["value"] >= 0.9
+    assert told["slide_score"]["rule"] == "top=0.05"
+    assert told["slide_score"]["ties"] == {"any": 0, "other_class": 0}
+    assert told["patches"]["slides"] == TRAIN / 2 and told["patches"]["auc"] > 0.9
+    lesions = read_json(done / "out" / "lesions.json")
+    assert lesions["slides"] == TRAIN and lesions["lesions"] == TRAIN / 2
+    lines = slide_report.beside(told, lesions)
+    assert "top=0.05" in lines[0] and "Dice" in lines[2]
+    page = (done / "out" / "report.html").read_text()
+    assert "figures/slide_heatmap.png" in page or "slide_heatmap" in page
+    assert lines[1].split(":")[0] in page
+
+
+def test_the_second_run_makes_nothing_again(copy: Path, kit: Kit) -> None:
+    kit(copy, *run_in(copy))  # files that moved are read once more
+    before = times(copy)
+    assert kit(copy, *run_in(copy)).code == 0
+    assert times(copy) == before
+
+
+def later(copy: Path, names: list[str]) -> Path:
+    """Return a folder of later slides, unlabelled."""
+    root = copy / "later" / "small"
+    root.mkdir(parents=True)
+    known = pd.read_csv(copy / "data/small/labels.csv").set_index("case_id").loc[names]
+    for path in known.path:
+        (root / path).parent.mkdir(exist_ok=True)
+        shutil.copy(copy / "data/small" / path, root / path)
+    known.reset_index().assign(label="", split="test", mask="").to_csv(
+        root / "labels.csv", index=False
+    )
+    return root
+
+
+def test_later_slides_get_the_scores_of_the_run_and_heatmaps(copy: Path) -> None:
+    later(copy, [f"s{number}" for number in range(TRAIN, TRAIN + TEST)])
+    found = finished.predict(
+        copy / "out", copy / "later", copy / "later.csv", heatmaps=copy / "maps"
+    )
+    test = read_table(copy / "out" / "test.parquet").groupby("case_id").prob_positive.mean()
+    assert found.set_index("case_id").prob_positive.to_dict() == pytest.approx(test.to_dict())
+    one = heatmaps.read_tiff(copy / "maps" / "s24.tif").values
+    np.testing.assert_array_equal(one, heatmaps.read_tiff(copy / "out/heatmaps/s24.tif").values)
+
+
+def test_a_later_slide_that_is_damaged_is_an_error_or_has_the_stated_score(
+    copy: Path, kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = later(copy, ["s24", "s25"])
+    damage(root / "slides" / "s25.tif", 8)
+    with pytest.raises(ImageError, match=r"no case may be left out.*s25"):
+        finished.predict(copy / "out", copy / "later", copy / "later.csv")
+    said = kit(copy, "predict", f"{copy}/out", "--data", f"{copy}/later", "--out", "later.csv",
+               "--failed-score", "0.25")  # fmt: skip
+    assert said.code == 0 and "scored 0.25" in caplog.text and "s25" in caplog.text
+    rows = pd.read_csv(copy / "later.csv").set_index("case_id")
+    test = read_table(copy / "out" / "test.parquet").groupby("case_id").prob_positive.mean()
+    column = rows.columns[-1]
+    assert rows.loc["s25", column] == pytest.approx(0.25)
+    assert rows.loc["s24", column] == pytest.approx(test["s24"], abs=1e-5)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Callable[[str], Path]:
+    """A project whose slide is damaged half-way: its overview stands."""
+
+    def make_with(name: str) -> Path:
+        root = make(tmp_path)
+        damage(root / "slides" / f"{name}.tif", 8)
+        return tmp_path
+
+    return make_with
+
+
+def test_a_training_slide_damaged_half_way_is_left_out_and_named(
+    damaged: Callable[[str], Path], kit: Kit
+) -> None:
+    folder = damaged("s03")
+    said = kit(folder, *run_in(folder), "--json")
+    told = json.loads(said.out)
+    assert said.code == 1
+    assert any("s03" in line for line in told["failures"])
+    oof = read_table(folder / "out" / "oof.parquet")
+    assert set(oof.case_id) == {f"s{number:02d}" for number in range(TRAIN)} - {"s03"}
+
+
+def test_a_test_slide_damaged_half_way_stops_the_run_when_all_others_are_read(
+    damaged: Callable[[str], Path], kit: Kit
+) -> None:
+    folder = damaged("s25")
+    said = kit(folder, *run_in(folder))
+    assert said.code == 2 and "s25" in said.err and "mend or replace" in said.err
+    assert len(list((folder / "out" / "slides").glob("*.parquet"))) == TRAIN + TEST - 1
+
+
+def test_a_slide_without_tissue_has_the_stated_score(
+    copy: Path, kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    blank = np.full((SIDE, SIDE, 3), 250, np.uint8)
+    root = copy / "data" / "small"
+    write_pyramid(root / "slides" / "s27.tif", [blank, blank[::4, ::4].copy()], mpp=2.0)
+    said = kit(copy, *run_in(copy))
+    assert said.code == 0 and "no patch, so the stated score: s27" in caplog.text
+    test = read_table(copy / "out" / "test.parquet")
+    assert (test.prob_positive[test.case_id == "s27"] == 0).all()
+    assert not (copy / "out" / "heatmaps" / "s27.tif").exists()
+
+
+@pytest.mark.parametrize("rule", ["top", "region", "logistic", "mean"])
+def test_another_rule_scores_the_same_predictions(copy: Path, rule: str) -> None:
+    """The table of features holds what each rule asks for, of a run's own slides."""
+    out, parts = copy / "out", []
+    for path in sorted((out / "slides").glob("*.parquet")):
+        seen = read_table(path)
+        with open_slide(copy / "data/small/slides" / f"{seen.case_id.iloc[0]}.tif") as slide:
+            parts.append(table(seen, "positive", mpp={seen.case_id.iloc[0]: slide.mpp}))
+    features = pd.concat(parts, ignore_index=True)
+    folds = read_table(out / "folds.parquet")
+    found = fit(Rule.parse(rule), features, folds, ["negative", "positive"], "positive").oof()
+    truth = found.y_true == "positive"
+    assert found.prob_positive[truth].mean() > found.prob_positive[~truth].mean()
+
+
+def test_the_rehearsal_takes_slides_to_a_submission_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slides are predicted after the training, so that the rehearsal has images of its own."""
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    asked = parse([pair for pair in QUICK if pair != "--set"])
+    run = open_run("small", data=tmp_path / "data", out=tmp_path / "out", settings=asked, workers=0)
+    seen: list[int] = []
+    written = submission.table
+    monkeypatch.setattr(
+        submission, "table", lambda rows, *rest: (seen.append(len(rows)), written(rows, *rest))[1]
+    )
+    run._rehearse()
+    assert seen and seen[0] > 0
