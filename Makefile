@@ -5,7 +5,7 @@ PY := .venv/bin/python
 STAMP := .venv/.kit-stamp
 OLDEST := .venv-oldest
 
-.PHONY: help run test check test-oldest test-jax test-torch jax lint format types slow notebooks install clean
+.PHONY: help run test check test-oldest test-kaggle test-jax test-torch jax lint format types slow notebooks install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -23,6 +23,10 @@ slow: $(STAMP)
 
 test-oldest: $(OLDEST)/.kit-stamp ## the fast tests on Python 3.12 with the lower bounds
 	$(OLDEST)/bin/python -m pytest -m "not slow and not real_data"
+
+test-kaggle: $(OLDEST)/.kit-stamp ## a Kaggle bundle's notebook on the image's versions, below a /kaggle-like root
+	$(OLDEST)/bin/python tools/on_kaggle.py
+	$(OLDEST)/bin/python tools/on_kaggle.py --train
 
 jax: .venv/.kit-jax ## put JAX into .venv: the tests of the backends then run on it too
 

@@ -15,7 +15,7 @@ setup(
         "pyarrow>=18.0",
         "scikit-learn>=1.6.1",
         "scipy>=1.16.3",
-        "tensorboard>=2.19",
+        "tensorboard>=2.20",
         "h5py>=3.14",
         "matplotlib>=3.10",
         "pydantic>=2.11",

@@ -28,3 +28,20 @@ class Challenge:
     recipe: str = "kit"
     smoke: Mapping[str, Any] = field(default_factory=dict)
     forbids: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Real:
+    """What awaits a run on the challenge's own data, as published: what estimates are made of.
+
+    Attributes:
+        size: (width, height) of an image, or of level 0 of a slide, pixels.
+        train: Training cases.
+        tests: Test cases.
+        seconds: Most seconds for predicting all of them; None: the platform's limit.
+    """
+
+    size: tuple[int, int]
+    train: int
+    tests: int
+    seconds: float | None = None

@@ -29,6 +29,8 @@ GIGA = 1e9
 # Least and comfortable free amounts, GB: `kit run idc_patches` stays below 3 GB of memory.
 MEMORY = (1.0, 3.0)
 DISK = (0.5, 5.0)
+DRIVER = (525, 60)
+"""NVIDIA's oldest driver that runs CUDA 12, for which TensorFlow is built."""
 OPENCV = ("opencv-python-headless", "opencv-python")
 PROBE = """
 import json, keras
@@ -58,6 +60,7 @@ def examine(data: str | Path | None = None) -> list[Finding]:
         *_packages(),
         *_opencv(),
         _openslide(),
+        *_driver(),
         *_backend(),
         _memory(),
         _disk(),
@@ -79,16 +82,20 @@ def _python() -> Finding:
     return Finding("Python", "error", f"{text}; 3.11 to 3.13 are supported", "install Python 3.12")
 
 
-def requirements() -> list[Requirement]:
-    """Return what the kit requires on this system, from its metadata or its pyproject.toml."""
+def declared() -> list[str]:
+    """Return what the kit requires on any system, from its metadata or its pyproject.toml."""
     try:
-        lines = metadata.requires(DISTRIBUTION) or []
+        return metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         source = Path(__file__).parents[1] / "pyproject.toml"
         if not source.is_file():
             return []
-        lines = tomllib.loads(source.read_text(encoding="utf-8"))["project"]["dependencies"]
-    parsed = [Requirement(line) for line in lines]
+        return list(tomllib.loads(source.read_text(encoding="utf-8"))["project"]["dependencies"])
+
+
+def requirements() -> list[Requirement]:
+    """Return what the kit requires on this system."""
+    parsed = [Requirement(line) for line in declared()]
     return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
@@ -149,6 +156,28 @@ def _openslide() -> Finding:
         text = f"cannot be loaded: {' '.join(str(error).split())}"
         return Finding("OpenSlide", "error", text, "pip install openslide-bin openslide-python")
     return Finding("OpenSlide", "good", f"library {version}")
+
+
+def _driver() -> Iterator[Finding]:
+    """Compare NVIDIA's driver with the oldest that runs CUDA 12; nothing where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return
+    asked = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+        version, name = done.stdout.strip().splitlines()[0].split(", ", 1)
+        number = tuple(int(part) for part in version.split("."))
+    except (subprocess.TimeoutExpired, IndexError, ValueError, OSError):
+        yield Finding("driver", "warning", "nvidia-smi is here and names no GPU",
+                      "start nvidia-smi: it says why; reinstall the driver")  # fmt: skip
+        return
+    least = ".".join(map(str, DRIVER))
+    text = f"{version}, {name}"
+    if number >= DRIVER:
+        yield Finding("driver", "good", f"{text} (CUDA 12 needs {least})")
+    else:
+        yield Finding("driver", "error", f"{text}; CUDA 12 needs {least} or newer",
+                      f"install NVIDIA's driver {least} or newer, and start anew")  # fmt: skip
 
 
 def _backend() -> Iterator[Finding]:

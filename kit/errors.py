@@ -103,5 +103,9 @@ class LedgerError(KitError):
     """A ledger was changed by hand or cut, or does not take what is entered."""
 
 
+class BundleError(KitError):
+    """A bundle for a platform cannot be handed over as it is."""
+
+
 class JobError(KitError):
     """A job failed, or its worker died."""

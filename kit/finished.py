@@ -62,7 +62,8 @@ def load(out: Path) -> Finished:
     out = need(out, "settings.json", "ensemble.json", "metrics.json")
     said, chosen = read_json(out / "settings.json"), read_json(out / "ensemble.json")
     style = {**said["style"], "codes": tuple(tuple(pair) for pair in said["style"]["codes"])}
-    models = tuple(out / "models" / f"{name}.keras" for name in chosen["networks"])
+    place = out / "models" if (out / "models").is_dir() else out  # a bundle has no folders
+    models = tuple(place / f"{name}.keras" for name in chosen["networks"])
     for model in models:
         if not model.is_file() or sha256(model) != chosen["networks"][model.stem]:
             raise MissingDataError(
@@ -78,8 +79,8 @@ def load(out: Path) -> Finished:
 
 
 def predict(
-    out: Path, data: Path, path: Path, *, workers: int = 1, heatmaps: Path | None = None,
-    failed: float | None = None,
+    out: Path, data: Path | None, path: Path, *, root: Path | None = None, workers: int = 1,
+    heatmaps: Path | None = None, failed: float | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Apply a finished run, or an ensemble of several, to later data and write a submission.
 
@@ -89,6 +90,7 @@ def predict(
         out: Folder of the run, or the JSON file that `kit ensemble` wrote.
         data: Folder of the same layout, from which the manifest's relative roots start.
         path: The submission to write.
+        root: The folder that paths are relative to itself, in place of data.
         workers: Processes that read.
         heatmaps: Folder for the heatmaps of slides; None: none are written. Of several runs each
             has a folder of its own in it.
@@ -108,7 +110,9 @@ def predict(
     _check_place(path, [run.out for run in runs.values()])
     lead = next(iter(runs.values()))
     tables = [
-        _of_run(run, data, workers, heatmaps and heatmaps / name, failed).assign(run=name)
+        _of_run(
+            run, root or run.dataset.root(data), workers, heatmaps and heatmaps / name, failed
+        ).assign(run=name)
         for name, run in runs.items()
     ]
     ensemble, threshold = lead.ensemble, lead.threshold
@@ -117,7 +121,7 @@ def predict(
         ensemble, threshold = Ensemble.from_dict(chosen).needed(), chosen["threshold"]
         tables = [_renamed(table, chosen["run_of_model"], ensemble.models) for table in tables]
     joined = ensemble.predict([table.drop(columns="run") for table in tables])
-    joined = _of_sample(joined, lead.dataset, data)
+    joined = _of_sample(joined, lead.dataset, root or lead.dataset.root(data))
     classes, positive = lead.dataset.classes, lead.dataset.positive
     rows = submission.table(joined, lead.style, classes, positive, threshold)
     submission.write(path, rows, lead.style)
@@ -125,9 +129,8 @@ def predict(
     return joined
 
 
-def _of_sample(joined: pd.DataFrame, dataset: Dataset, data: Path) -> pd.DataFrame:
+def _of_sample(joined: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFrame:
     """Return a row for each case that the later data's sample submission asks for."""
-    root = dataset.root(data)
     for line in dataset.unseen(root, joined.assign(split="test")).values():
         log.warning("every class gets the same probability: %s", line)
     return submission.completed(joined, dataset.asked(root), dataset.classes)
@@ -162,12 +165,11 @@ def _renamed(table: pd.DataFrame, runs: dict[str, str], models: tuple[str, ...])
 
 
 def _of_run(
-    run: Finished, data: Path, workers: int, maps: Path | None, failed: float | None
+    run: Finished, root: Path, workers: int, maps: Path | None, failed: float | None
 ) -> pd.DataFrame:
     """Return the predictions of later data by all networks of one run, a row a case and network."""
     classes, positive = run.dataset.classes, run.dataset.positive
-    cases = run.dataset.cases(data, labels=False)
-    root = run.dataset.root(data)
+    cases = run.dataset.cases(labels=False, root=root)
     with tempfile.TemporaryDirectory(prefix="kit-predict-") as folder:
         place = Path(folder)
         index = FileIndex(place / "inputs.parquet")
@@ -235,7 +237,10 @@ def side_by_side(folder: Path) -> pd.DataFrame:
     Columns: run; each setting in which the runs differ; `mean_of_six` and `auc`, each a mapping of
     value, low and high; `leaderboard`, from the ledger, empty where unknown.
     """
-    found = sorted(path.parent for path in Path(folder).rglob("metrics.json"))
+    found = sorted(
+        path.parent for path in Path(folder).rglob("metrics.json")
+        if (path.parent / "oof.parquet").is_file()  # not the copy of a run in a bundle
+    )  # fmt: skip
     if not found:
         raise MissingDataError("no finished runs", path=folder, remedy="kit run CHALLENGE")
     compared = [read_json(out / "settings.json")["compared"] for out in found]

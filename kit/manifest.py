@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, StrictInt, StrictStr, ValidationError, model_validator
 
-from kit import checks, marks
+from kit import checks, marks, mounts
 from kit.errors import ManifestError, MissingDataError
 from kit.layout import PLACES, Columns, Group, Layout, Model, Table, Test
 
@@ -74,7 +74,8 @@ class Dataset(Layout):
         Args:
             data: The folder that relative roots start from, as the user says it.
             platform: Which of the roots.
-            mount: Where they start without `data`; None: `data` in its `home`.
+            mount: The platform's mounted inputs, where they start without `data`, in either of the
+                layouts of `kit.mounts`; None: `data` in its `home`.
 
         Raises:
             ManifestError: The entry names no root for the platform.
@@ -86,13 +87,24 @@ class Dataset(Layout):
                 expected=f"one of {', '.join(self.roots)}", path=self.manifest,
             )  # fmt: skip
         place = Path(self.roots[platform])
+        if data is None and mount is not None:
+            return self._mounted(mount, mounts.below(self.roots[platform]))
         if data is not None and place.is_absolute():
             place = Path(self.roots["local"])
-        base = Path(data) if data is not None else mount or home(self.manifest) / "data"
-        root = base / place
+        root = (Path(data) if data is not None else home(self.manifest) / "data") / place
         if not root.is_dir():
             raise self.missing(root)
         return root
+
+    def _mounted(self, mount: Path, path: str) -> Path:
+        for root in mounts.places(mount, path):
+            if root.is_dir():
+                return root
+        error = self.missing(mount / path)
+        raise MissingDataError(
+            error.what, expected=f"one of {mounts.looked_for(mount, path)}",
+            remedy=f"add it to the notebook's inputs, or {error.remedy}",
+        )  # fmt: skip
 
     def could_take(self, root: Path, place: Path) -> bool:
         """Return whether the pattern could take files below `place` for images of the set."""

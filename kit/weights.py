@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from kit import mounts
 from kit.checks import nearest
 from kit.errors import ModelError
 from kit.files import sha256 as sha256_of
@@ -50,10 +51,7 @@ def find(entry: Dataset | Mapping[str, Weights], name: str, roots: Path | Sequen
 
 def _places(path: str, roots: Iterable[Path]) -> Iterator[Path]:
     for root in roots:
-        yield root / path
-        if not Path(path).is_absolute():
-            for pattern in ("datasets/*", "models/*/*/*/*", "competitions"):
-                yield from (folder / path for folder in sorted(root.glob(pattern)))
+        yield from [root / path] if Path(path).is_absolute() else mounts.places(root, path)
 
 
 def _advice(wanted: Weights, place: Path) -> str:

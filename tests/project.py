@@ -62,6 +62,13 @@ def make(folder: Path, *, patients: int = 10, each: int = 3, tests: int = 2) -> 
     return root
 
 
+def mounted(place: Path) -> None:
+    """Say in a project's manifest where its data set is mounted on Kaggle."""
+    manifest = place / "data_manifest.yaml"
+    roots = "roots: {local: tiny, kaggle: /kaggle/input/tiny-data/tiny}"
+    manifest.write_text(manifest.read_text().replace("roots: {local: tiny}", roots))
+
+
 def write(path: Path, pixels: np.ndarray) -> None:
     """Write RGB pixels as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)

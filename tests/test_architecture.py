@@ -18,7 +18,7 @@ FLOORS = {
     """,
     1: """
         jobs apart clusters stages settings manifest layout patterns folds metrics intervals
-        thresholds ensemble marks overlaps shift comparison _balance _votes _members _labels
+        thresholds ensemble marks mounts overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
         _froc rules
     """,
@@ -40,13 +40,13 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
-        studies adapt predicted slide_scores slide_report
+        studies adapt predicted slide_scores slide_report carried pace
         _submission_rows _submission_cells _submission_spread _submission_run
         submission_checks ledger _ledger_file _ledger_figures
         _heatmap_files _stream dense encoders _mil_uses lesion_scores
     """,
     5: """
-        challenges platforms cli
+        challenges platforms bundles rehearsal selfcheck cli
     """,
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -68,7 +68,7 @@ ALLOWED = {
     "checks": {"errors"},  # what every module raises
     "files": {"errors", "_writers"},  # the writers of its temporary files
     "geometry": {"errors"},
-    "manifest": {"layout", "marks"},  # the entry's cases, read from disk; the marks on them
+    "manifest": {"layout", "marks", "mounts"},  # cases read from disk; marks on them; where it is
     "layout": {"patterns"},  # path patterns are one way to lie on disk
     "metrics": {"_counts", "_measures", "_probable", "_report"},  # the door to all of them
     "_ranks": {"_counts", "intervals"},  # the variance of an area
@@ -176,6 +176,8 @@ ALLOWED = {
         "streams",
     },  # what a slide goes through
     "slide_report": {"aggregate", "lesion_scores"},  # what is said of both
+    "carried": {"finished"},  # what is carried of it
+    "pace": {"inference", "trainer"},  # what is timed
     "finished": {
         "aggregate",
         "inference",
@@ -227,7 +229,10 @@ ALLOWED = {
     "_ledger_figures": {"_plots"},
     "pipeline": set(FLOORS[4].split()) - {"pipeline", "doctor", "inventory"},  # calls the stages
     "challenges": {"platforms"},  # where this platform keeps data and results
-    "cli": {"challenges", "platforms"},  # the door to both
+    "bundles": {"challenges", "platforms"},  # what is bundled; where it will run
+    "selfcheck": {"platforms"},  # where this platform keeps data
+    "rehearsal": {"challenges", "platforms", "bundles"},  # what is tried, and by which contract
+    "cli": {"challenges", "platforms", "bundles", "rehearsal", "selfcheck"},  # the door to all
 }
 
 # The adapter through which TensorFlow may be named, should a measurement ask for it.

@@ -213,3 +213,29 @@ def test_keras_itself_answers_the_probe() -> None:
     backend, accelerator = doctor._backend()
     assert backend.level == "good" and "tensorflow" in backend.message
     assert accelerator.name == "accelerator"
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "told"),
+    [
+        ("550.54.15, NVIDIA T4", "good", "550.54.15, NVIDIA T4"),
+        ("470.223.02, Tesla K80", "error", "CUDA 12 needs 525.60 or newer"),
+        ("No devices were found", "warning", "names no GPU"),
+    ],
+)
+def test_the_driver_is_compared_with_what_cuda_needs(
+    said: str, level: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (found,) = doctor._driver()
+    assert (found.name, found.level) == ("driver", level) and told in found.message
+
+
+def test_without_nvidia_there_is_no_driver_to_speak_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list(doctor._driver()) == []

@@ -16,12 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from kit import platforms, synthetic
-from kit.challenge import Challenge
+from kit.challenge import Challenge, Real
 from kit.checks import close, nearest
 from kit.errors import MissingDataError, SettingsError
 from kit.files import fingerprint
 from kit.ledger import Quota
-from kit.manifest import Manifest, home, load_manifest
+from kit.manifest import Dataset, Manifest, home, load_manifest
 from kit.pipeline import Run
 from kit.settings import Settings, defaults, resolve, settings_key
 
@@ -104,7 +104,8 @@ def open_run(
         folds: Fold numbers to train; None: all.
         fold_table: A folds table (CSV or Parquet) to use in place of our own.
         workers: Processes; None: what cores and accelerators allow; 0: train in this process.
-        time_budget: Seconds in which the submission must stand; None: no limit.
+        time_budget: Seconds in which the submission must stand; None: what the platform's session
+            has left.
 
     Raises:
         MissingDataError: There are no data (and this is no smoke run without `data`).
@@ -149,7 +150,7 @@ def open_run(
     return Run(
         challenge, root, Path(out), chosen, smoke=smoke, ledger=ledger, folds=folds,
         fold_table=None if fold_table is None else Path(fold_table), workers=workers,
-        time_budget=time_budget,
+        time_budget=platform.left() if time_budget is None else time_budget,
     )  # fmt: skip
 
 
@@ -161,6 +162,26 @@ def _check_rules(challenge: Challenge, chosen: Settings) -> None:
                 f"the rules of {challenge.name} do not allow {key}", expected=rule,
                 received=f"{key}={getattr(chosen, key)}",
             )  # fmt: skip
+
+
+def wanted(
+    name: str, settings: Mapping[str, Any] | None = None
+) -> tuple[Dataset, Settings, int | None]:
+    """Return what a run would be of, before any data are read.
+
+    Returns:
+        The dataset, the run's settings, and how many test cases the platform will ask for; None:
+        nobody knows.
+    """
+    found = find(name, load_manifest())
+    chosen = resolve(found.dataset.kind, _of_entry(found), found.settings, overrides=settings or {})
+    awaited = real(name)
+    return found.dataset, chosen, None if awaited is None else awaited.tests
+
+
+def real(name: str) -> Real | None:
+    """Return what awaits a challenge's run on its platform; None: nobody says."""
+    return getattr(_module(name), "REAL", None) if name in _files() else None
 
 
 def _of_entry(challenge: Challenge) -> dict[str, Any]:
@@ -182,7 +203,4 @@ def place(name: str) -> Path:
 
 def quota(name: str) -> Quota | None:
     """Return how many submissions the challenge takes; None where it states nothing."""
-    if name not in {module.name for module in pkgutil.iter_modules(__path__)}:
-        return None
-    found: Quota | None = getattr(importlib.import_module(f"{__name__}.{name}"), "QUOTA", None)
-    return found
+    return getattr(_module(name), "QUOTA", None) if name in _files() else None

@@ -5,6 +5,7 @@ The platform (NSML) gave BGR arrays to `infer` and took class numbers; `kit.plat
 
 import numpy as np
 
+from kit.challenge import Real
 from kit.ledger import Quota
 from kit.metrics import macro_six
 from kit.official import Official
@@ -61,3 +62,4 @@ OFFICIAL = Official(
     scale=100.0,
 )
 QUOTA = Quota(1, "hour")
+REAL = Real((3900, 3072), train=3844, tests=401, seconds=3600.0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kit.challenge import Real
 from kit.ledger import Quota
 from kit.metrics import confusion_counts
 from kit.official import Official
@@ -44,3 +45,4 @@ OFFICIAL = Official(
     "figure counts as 0 and F1 is a little lower",
 )
 QUOTA = Quota(1, "hour")
+REAL = Real((512, 512), train=8000, tests=2000, seconds=3600.0)

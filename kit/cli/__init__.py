@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from kit.cli import data, ensembles, folds, review, runs, score, slides, submissions  # noqa: F401 - each adds its commands to the app
+from kit.cli import bundles, data, ensembles, folds, hosts, review, runs, score, slides, submissions  # noqa: F401 - each adds its commands to the app
 from kit.cli.common import BAD_INPUT, INTERRUPTED, OK, app, say
 from kit.errors import KitError
 

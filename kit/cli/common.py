@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,10 @@ Data = Annotated[
     Path | None,
     typer.Option(help="Folder that the manifest's relative roots start from.", metavar="DIR"),
 ]
+On = Annotated[
+    str | None,
+    typer.Option("--platform", help="local, kaggle, nsml or docker [what is found].", metavar="P"),
+]
 Workers = Annotated[
     int | None, typer.Option(help="Processes; by default what cores and accelerators allow.", min=1)
 ]
@@ -48,6 +53,15 @@ def alone_or(cluster: str | None, workers: int | None) -> None:
         raise SettingsError("--cluster and --workers exclude each other",
                             received=f"{cluster} and {workers}",
                             remedy="a cluster has its own number of workers")  # fmt: skip
+
+
+def on_platform(name: str | None) -> None:
+    """Have this process and its children take the platform that the user names."""
+    if name is not None:
+        from kit.checks import choice
+        from kit.platforms import NAMES
+
+        os.environ["KIT_PLATFORM"] = choice("--platform", name, NAMES)
 
 
 def say(line: str) -> None:

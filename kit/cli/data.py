@@ -30,9 +30,11 @@ def doctor(data: Data = None, as_json: Json = False) -> int:
     """
     from dataclasses import asdict
 
-    from kit.doctor import examine
+    from kit.doctor import Finding, examine
+    from kit.platforms import detect
 
-    findings = examine(data)
+    here = detect()
+    findings = [Finding("platform", "good", f"{here.name}: {here.how}"), *examine(data)]
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

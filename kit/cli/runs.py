@@ -15,11 +15,13 @@ from kit.cli.common import (
     Cluster,
     Data,
     Json,
+    On,
     Workers,
     alone_or,
     app,
     bounds,
     number,
+    on_platform,
     say,
     show_figures,
     show_table,
@@ -70,6 +72,7 @@ def run(
         ),
     ] = None,
     cluster: Cluster = None,
+    platform: On = None,
 ) -> int:
     """Run every stage of a challenge to a checked submission.
 
@@ -81,6 +84,7 @@ def run(
     from kit.settings import parse
 
     alone_or(cluster, workers)
+    on_platform(platform)
     if settings == ["?"]:
         _list_settings()
         return OK
@@ -158,8 +162,11 @@ def _show(found: Mapping[str, Any], positive: str | None) -> None:
 @app.command()
 def predict(
     finished: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
-    data: Annotated[Path, typer.Option(help="Folder of later data, same layout.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Submission to write.", metavar="FILE")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of later data, same layout [the platform's].", metavar="DIR"),
+    ] = None,
     heatmaps: Annotated[
         Path | None, typer.Option(help="Folder for the heatmaps of slides.", metavar="DIR")
     ] = None,
@@ -174,19 +181,26 @@ def predict(
     ] = None,
     workers: Workers = None,
     cluster: Cluster = None,
+    platform: On = None,
 ) -> int:
     """Apply a finished run to data that came later.
 
     Its networks, ensemble and frozen threshold are used as they are.
     """
-    from kit import clusters, jobs
+    from kit import clusters, jobs, platforms
     from kit import finished as runs
 
     alone_or(cluster, workers)
-    with clusters.on(cluster, sees=[data]) as engine:
+    on_platform(platform)
+    root = None
+    if data is None and finished.is_dir():
+        root = platforms.detect().root(runs.load(finished).dataset)
+    seen = [place for place in (data, root) if place is not None]
+    with clusters.on(cluster, sees=seen) as engine:
         size = engine.size if engine else workers or jobs.default_workers(1)
-        table = runs.predict(finished, data, out, workers=size, heatmaps=heatmaps,
-                             failed=failed_score)  # fmt: skip
+        table = runs.predict(
+            finished, data, out, root=root, workers=size, heatmaps=heatmaps, failed=failed_score
+        )
     typer.echo(f"{len(table)} cases predicted: {out}")
     return OK
 

@@ -1,4 +1,4 @@
-"""NSML's hooks around a run: bind save, load and infer; stop where NSML pauses; then train.
+"""NSML's hooks around a run: build, bind save, load and infer, stop at `paused`, then read data.
 
 The order is NSML's: nothing may read data before `paused`, because at submit there is none.
 """
@@ -6,105 +6,113 @@ The order is NSML's: nothing may read data before `paused`, because at submit th
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-import numpy as np
-
-from kit import finished, submission
+from kit import pace, platforms
 from kit.errors import KitError
 from kit.manifest import Dataset
+from kit.platforms import _nsml_run
+from kit.settings import Settings, parse
+
+log = logging.getLogger(__name__)
 
 OUT = Path("submissions")
-AT_ONCE = 32  # images that lie on disk together: 1.2 GB of 3072 x 3900
+CHECKPOINT = "complete"
 
 
 class Runnable(Protocol):
     """What a session needs of `kit.pipeline.Run`."""
 
-    def complete(self) -> object:
+    def complete(self) -> Mapping[str, Any]:
         """Make everything that the run makes."""
 
 
-def session(challenge: str, open_run: Callable[..., Runnable], *, mode: str, pause: int) -> None:
+class Challenges(Protocol):
+    """What a session needs of `kit.challenges`."""
+
+    def wanted(
+        self, name: str, settings: Mapping[str, Any]
+    ) -> tuple[Dataset, Settings, int | None]:
+        """Return the dataset, the settings of a run, and how many test cases await it."""
+
+    def open_run(self, name: str, *, out: Path, settings: Mapping[str, Any]) -> Runnable:
+        """Open a run."""
+
+
+class Session(platforms.Platform):
+    """NSML: figures and checkpoints go through its own package."""
+
+    def report(self, step: int = 0, **values: float | None) -> None:
+        """Report figures as plain JSON numbers; undefined ones are left out."""
+        _nsml().report(summary=True, scope={}, step=step, **platforms.defined(values))
+
+    def save(self, out: Path) -> Path:
+        """Have NSML call the bound `save`, unless the model is too large."""
+        kept = super().save(out)
+        _nsml().save(CHECKPOINT)
+        return kept
+
+    def load(self, out: Path) -> Path:
+        """Have NSML call the bound `load`, and return the run's folder, verified."""
+        _nsml().load(CHECKPOINT)
+        return super().load(out)
+
+
+def session(
+    challenge: str, challenges: Challenges, *, mode: str, pause: int, settings: Sequence[str] = ()
+) -> None:
     """Do what NSML asks of `main.py`.
 
     Args:
         challenge: A challenge or dataset of the manifest.
-        open_run: `kit.challenges.open_run`.
+        challenges: The module `kit.challenges`.
         mode: "train" trains; NSML sends "test" at submit.
         pause: 1 at submit: the run is loaded and asked from inside `paused`.
+        settings: `KEY=VALUE` texts.
 
     Raises:
-        KitError: There is no nsml package here.
+        KitError: There is no nsml package here, or the run would break one of NSML's limits.
     """
-    nsml = _nsml()
-    out = OUT / challenge / "nsml"
-    save, load, infer = hooks(out)
+    nsml, out, chosen = _nsml(), OUT / challenge / "nsml", parse(list(settings))
+    here = platforms.detect()
+    if mode == "train":
+        expect(*challenges.wanted(challenge, chosen), here)
+    save, load, infer = _nsml_run.hooks(out, here)
     nsml.bind(save=save, load=load, infer=infer)
     if pause:
         nsml.paused(scope=locals())
     if mode == "train":
-        open_run(challenge, out=out).complete()
-        nsml.save("complete")
+        found = challenges.open_run(challenge, out=out, settings=chosen).complete()
+        here.report(**{name: found[name]["value"] for name in ("mean_of_six", "auc")})
+        here.save(out)
 
 
-def hooks(
-    out: Path,
-) -> tuple[Callable[..., None], Callable[..., None], Callable[..., np.ndarray]]:
-    """Return NSML's `save(dir)`, `load(dir)` and `infer(images)` for the run in `out`.
+def expect(
+    dataset: Dataset, settings: Settings, tests: int | None, here: platforms.Platform
+) -> None:
+    """Build one network, and refuse before any training what would be too large or too slow.
 
-    `infer` takes paths, or BGR arrays (height, width, 3), uint8, and returns the challenge's
-    numbers for them, int64, shape (n,), in the order given.
+    Raises:
+        KitError: All networks together would be larger, or predicting would take longer, than NSML
+            takes.
     """
-
-    def save(folder: str, *_: Any, **__: Any) -> None:
-        shutil.copytree(out, folder, dirs_exist_ok=True)
-
-    def load(folder: str, *_: Any, **__: Any) -> None:
-        shutil.copytree(folder, out, dirs_exist_ok=True)
-
-    def infer(images: Sequence[Any], *_: Any, **__: Any) -> np.ndarray:
-        parts = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
-        found = [number for part in parts for number in _numbers(out, part)]
-        return np.array(found, dtype=np.int64)
-
-    return save, load, infer
-
-
-def _numbers(out: Path, images: Sequence[Any]) -> list[int]:
-    """Return the challenge's numbers for a few images, read as `kit predict` reads them."""
-    run = finished.load(out)
-    with tempfile.TemporaryDirectory() as name:
-        data = Path(name)
-        ids = [_put(image, run.dataset, data, n) for n, image in enumerate(images)]
-        joined = finished.predict(out, data, data / "answer")
-    dataset, style = run.dataset, run.style
-    rows = submission.table(joined, style, dataset.classes, dataset.positive, run.threshold)
-    answer = dict(zip(rows[style.id_column], rows[style.value_column], strict=True))
-    return [int(answer[case_id]) for case_id in ids]
-
-
-def _put(image: Any, dataset: Dataset, data: Path, number: int) -> str:
-    """Lay an image where the dataset's test images lie, and return the id that it has there."""
-    if dataset.test.pattern is None:
-        raise KitError(f"dataset {dataset.name} names no pattern for its test images")
-    case_id = f"{number:06d}"
-    place = dataset.test.pattern.format(case_id=case_id, label=dataset.classes[0])
-    path = data / dataset.roots["local"] / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(image, np.ndarray):
-        import cv2
-
-        written = cv2.imencode(".bmp", image)[1]  # without loss, whatever the name's suffix says
-        path.write_bytes(written.tobytes())
-    else:
-        shutil.copyfile(str(image), path)
-    return case_id
+    _nsml_run.refuse_kind(dataset)
+    networks = pace.networks(settings)
+    found = pace.measure(settings, 3, len(dataset.classes), learn=False)
+    here.refuse_large(networks * found.megabytes, OUT)
+    seconds = networks * (tests or 0) * found.predict
+    log.info("expected: %d networks, %.1f MB in all, %.0f s of predicting",
+             networks, networks * found.megabytes, seconds)  # fmt: skip
+    if here.inference is not None and seconds > here.inference:
+        raise KitError(
+            f"predicting would take longer than {here.name} allows",
+            expected=f"at most {here.inference:.0f} s", received=f"about {seconds:.0f} s",
+            remedy="fewer or smaller networks, or --set tta=false",
+        )  # fmt: skip
 
 
 def _nsml() -> ModuleType:
@@ -113,5 +121,6 @@ def _nsml() -> ModuleType:
     except ModuleNotFoundError as error:
         raise KitError(
             "no nsml package here: main.py runs on NSML only",
-            remedy="elsewhere use: kit run CHALLENGE --data DIR",
+            remedy="elsewhere use: kit run CHALLENGE --data DIR; to try main.py: "
+            "kit rehearse CHALLENGE --platform nsml",
         ) from error

@@ -1,0 +1,116 @@
+"""What every bundle is made of: the kit as a wheel, a finished run's networks, checksums."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from pathlib import Path
+
+import kit
+from kit import carried, doctor
+from kit.errors import BundleError, MissingDataError
+from kit.files import read_json, sha256, write_text
+from kit.manifest import FILE, home, load_manifest
+
+SUMS = "SHA256SUMS"
+ENTRY = "[console_scripts]\nkit = kit.cli:main\n"
+TAG = "py3-none-any"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
+
+
+def wheel(folder: Path) -> Path:
+    """Write the kit as a pure-Python wheel with the manifest in use; nothing is downloaded.
+
+    The same sources give the same bytes.
+    """
+    name = f"{doctor.DISTRIBUTION.replace('-', '_')}-{kit.__version__}"
+    package, info = Path(kit.__file__).parent, f"{name}.dist-info"
+    files = {f"kit/{path.relative_to(package).as_posix()}": path.read_bytes()
+             for path in sorted(package.rglob("*"))
+             if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
+    files[f"kit/{FILE}"] = load_manifest().path.read_bytes()
+    files[f"{info}/METADATA"] = _metadata().encode()
+    files[f"{info}/WHEEL"] = (
+        f"Wheel-Version: 1.0\nGenerator: kit\nRoot-Is-Purelib: true\nTag: {TAG}\n".encode()
+    )
+    files[f"{info}/entry_points.txt"] = ENTRY.encode()
+    record = "".join(f"{path},{_digest(data)},{len(data)}\n" for path, data in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    target = folder / f"{name}-{TAG}.whl"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in files.items():
+            entry = zipfile.ZipInfo(path, EPOCH)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, data)
+    return target
+
+
+def _metadata() -> str:
+    lines = [
+        "Metadata-Version: 2.1", f"Name: {doctor.DISTRIBUTION}", f"Version: {kit.__version__}",
+        "License: Apache-2.0", "Requires-Python: >=3.11,<3.14",
+    ]  # fmt: skip
+    return "\n".join([*lines, *(f"Requires-Dist: {line}" for line in doctor.declared())]) + "\n"
+
+
+def _digest(data: bytes) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+
+
+def newest_run(challenge: str) -> Path:
+    """Return the folder of the challenge's newest finished run that was made on its own data.
+
+    Raises:
+        MissingDataError: There is none; says how one is made.
+    """
+    place = home(load_manifest().path) / "submissions" / challenge
+    made = [path.parent for path in place.glob("*/ensemble.json")
+            if (path.parent / "settings.json").is_file()]  # fmt: skip
+    own = [out for out in made if _is_of(challenge, out)]
+    if not own:
+        raise MissingDataError(
+            "no weights: no finished run of the challenge", path=place,
+            remedy=f"kit run {challenge}; or name a run with --run; or --train, to train there",
+        )  # fmt: skip
+    return max(own, key=lambda out: ((out / "ensemble.json").stat().st_mtime, out.name))
+
+
+def _is_of(challenge: str, out: Path) -> bool:
+    """Return whether a run is of the challenge's own data and not of drawn ones in their place."""
+    said = read_json(out / "settings.json")
+    drawn = bool(said["synthetic"]) and said["compared"]["dataset"] != challenge
+    return said["compared"]["challenge"] == challenge and not drawn
+
+
+def networks(out: Path, folder: Path) -> list[Path]:
+    """Copy what a prediction needs of a finished run; see `kit.carried`."""
+    return carried.carry(out, folder)
+
+
+def check_sums(folder: Path) -> list[str]:
+    """Return the files that SHA256SUMS names.
+
+    Raises:
+        BundleError: One of them is missing or another one, or a line is none of SHA256SUMS.
+    """
+    named = []
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        named.append(name)
+        if not path.is_file() or sha256(path) != digest:
+            raise BundleError(
+                "a file did not arrive as it was sent", path=path, expected=f"sha256 {digest}",
+                received="no file" if not path.is_file() else sha256(path),
+                remedy="upload the dataset again, as a new version",
+            )  # fmt: skip
+    return named
+
+
+def checksums(folder: Path) -> Path:
+    """Write SHA256SUMS of all files in a folder, as `sha256sum -c` reads it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    write_text(folder / SUMS, "".join(lines))
+    return folder / SUMS

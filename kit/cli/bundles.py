@@ -1,0 +1,72 @@
+"""`kit bundle`: what is handed to a platform."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kit.cli.common import FAILED, OK, Json, app, say
+
+
+@app.command()
+def bundle(
+    platform: Annotated[str, typer.Argument(help="kaggle, nsml or docker.")],
+    challenge: Annotated[str, typer.Argument(help="A challenge, or a data set of the manifest.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder, absent or empty [submissions/CHALLENGE/PLATFORM].",
+                     metavar="DIR"),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Finished run whose networks travel [the newest].", metavar="RUN"),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="No network travels: it is trained there.")
+    ] = False,
+    owner: Annotated[
+        str | None, typer.Option(help="Your name on Kaggle [KAGGLE_USERNAME].", metavar="NAME")
+    ] = None,
+    accelerator: Annotated[
+        str, typer.Option(help="Kaggle's accelerator, or none.", metavar="ID")
+    ] = "NvidiaTeslaT4",
+    max_mb: Annotated[
+        float | None, typer.Option(help="Most megabytes [the platform's].", min=1, metavar="MB")
+    ] = None,
+    place: Annotated[
+        str, typer.Option(help="Where a container keeps what it trains.", metavar="PATH")
+    ] = "/data/model",
+    failed_score: Annotated[
+        float,
+        typer.Option(help="A container's score of a slide that fails.", min=0, max=1, metavar="P"),
+    ] = 0.5,
+    as_json: Json = False,
+) -> int:  # fmt: skip
+    """Write the folder that a platform takes.
+
+    The kit, the networks of a finished run and the platform's own files, scanned for secrets
+    and for size; then the commands that hand it over.
+    """
+    from kit import bundles
+
+    made = bundles.make(
+        platform, challenge, out, run=run, train=train, owner=owner, accelerator=accelerator,
+        max_mb=max_mb, place=place, failed_score=failed_score,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({
+            "out": str(made.folder), "files": made.files, "bytes": made.bytes,
+            "left": list(made.left), "steps": list(made.steps),
+        }))  # fmt: skip
+    else:
+        for name, size in made.files.items():
+            typer.echo(f"{size / 1e6:10,.3f} MB  {name}")
+        typer.echo(f"{made.bytes / 1e6:10,.3f} MB  {made.folder}")
+        for number, step in enumerate(made.steps, start=1):
+            typer.echo(f"{number}. {step}")
+    for line in made.left:
+        say(f"kit: {line}")
+    return FAILED if made.left else OK
