@@ -82,7 +82,15 @@ def test_setup_is_a_short_list_of_the_same_bounds() -> None:
 
 def test_setup_lists_all_that_the_statistics_and_the_training_import() -> None:
     """Third-party imports at the top of the modules that a run on NSML loads."""
-    optional = {"openslide", "tifffile", "imagecodecs", "simplejpeg", "pydicom"}  # slides and DICOM
+    optional = {
+        "dask",
+        "distributed",
+        "openslide",
+        "tifffile",
+        "imagecodecs",
+        "simplejpeg",
+        "pydicom",
+    }  # clusters, slides, DICOM
     command = {"typer", "packaging", "jupytext", "papermill", "nbconvert", "nbformat"}
     names = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "sklearn": "scikit-learn"}
     listed = (ROOT / "setup.py").read_text(encoding="utf-8")
