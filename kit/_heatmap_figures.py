@@ -25,6 +25,7 @@ THUMBNAIL = 1200  # longest side, pixels
 PATCH = 128  # side of a patch in the row below, pixels
 GAP = 12
 IN_A_ROW = 8
+ATTENTION = "attention"  # the column that is a rank (`kit.mil.attention_table`)
 WIDE, TALL = 2.7, 6.0  # most inches of a thumbnail
 APART = 0.2  # inches between the middles of two numbers
 
@@ -127,12 +128,19 @@ def _axes(
     above = float(np.clip(WIDE * height / width, 1.6, TALL))
     under = WIDTH * strip[0] / strip[1]
     name = short(heatmap.case_id or "slide", 40)
-    title = f"{name}: probability of {short(heatmap.name)}"
+    title = f"{name}: {_measure(heatmap)}"
     figure, axes = panels(above + under + 0.6, 3, 2, title=title, ratios=(above, under))
     for axis in axes[3:]:
         axis.remove()
     grid = axes[0].get_gridspec()
     return figure, axes[:3], figure.add_subplot(grid[1, :])  # type: ignore[index]
+
+
+def _measure(heatmap: Heatmap) -> str:
+    """Return what the numbers of a map are."""
+    if heatmap.name == ATTENTION:
+        return "rank of attention"
+    return f"probability of {short(heatmap.name)}"
 
 
 def _show(axis: Axes, slide: Slide, thumbnail: np.ndarray, title: str) -> None:
@@ -175,7 +183,7 @@ def _overlay(figure: Figure, axis: Axes, heatmap: Heatmap) -> None:
     )  # fmt: skip
     axis.axis(limits)
     scale = figure.colorbar(axis.images[-1], ax=axis, shrink=0.8)
-    scale.set_label(f"probability of {short(heatmap.name)}", fontsize=8)
+    scale.set_label(_measure(heatmap), fontsize=8)
     scale.solids.set_alpha(1)  # type: ignore[union-attr]
     scale.ax.tick_params(labelsize=8)
 
