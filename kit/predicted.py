@@ -6,7 +6,8 @@ import logging
 import math
 import tempfile
 import time
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 ENDING, SHARE = 45.0, 0.25  # of a time budget, for figures, submission and report: the lesser
 REHEARSED_FROM, REHEARSED_TIME = 8, 300.0  # epochs in all, and seconds of a time budget:
 # a shorter training is as soon over as its rehearsal.
+REHEARSED_PATCHES = 4
 POOLED_SEEDS = 3  # networks of bags for each fold, at least: single ones scatter
 
 
@@ -228,7 +230,9 @@ class Predicted(Prepared):
             return
         log.info("rehearsal: a tiny network on a few images, all the way to a submission")
         views = values.augment if values.tta else "none"
-        oof, test = training.rehearse(fits, folds, views, workers=self.trainers)
+        oof, test = training.rehearse(
+            fits, folds, views, workers=self.trainers, then=self._one_slide()
+        )
         rows = (test if len(test) else oof).drop_duplicates("case_id")
         data, style = self.dataset, self.challenge.style
         with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
@@ -237,6 +241,17 @@ class Predicted(Prepared):
                 rows, style, data.classes, data.positive, 0.5 if data.positive else None
             ), style)  # fmt: skip
             submission.validate(path, style, list(rows.case_id), data.classes)
+
+    def _one_slide(self) -> Callable[[Path], None] | None:
+        """Return what takes a training slide through all that follows the networks."""
+        plan = self.patches()
+        if plan is None or not self.streamed:
+            return None
+        cases = self.cases()[self.cases().case_id.isin(plan.case_id)]
+        masked = cases[cases["mask"].notna()] if "mask" in cases else cases.iloc[:0]
+        case = (masked if len(masked) else cases).iloc[:1]
+        rows = plan[plan.case_id.isin(case.case_id)].iloc[:REHEARSED_PATCHES]
+        return partial(slide_scores.rehearse, self.slides, case, rows)
 
     def unfinished(self) -> list[str]:
         """Return the networks that the time budget left untrained, a line each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,26 @@ def _heatmap(path: Path, mpp: float | None, table: Path, folder: Path, column: s
             heatmaps.write(seen, slide, folder, threshold=OUTLINED)
         else:
             heatmaps.write(read_table(table), slide, folder, column=column, threshold=OUTLINED)
+
+
+def rehearse(stage: SlideStage, case: pd.DataFrame, plan: pd.DataFrame, network: Path) -> None:
+    """Take one slide through all that follows the training: prediction, heatmap, features, mask.
+
+    A slide that cannot be read stops nothing: the run itself leaves it out.
+
+    Args:
+        stage: The run's.
+        case: Its row: `case_id, path, key`, and `mask`.
+        plan: Some of its patches.
+        network: A network of the rehearsal; what is made lies beside it.
+    """
+    tried = replace(stage, folder=network.parent / "slides", workers=1)
+    tables, _ = tried.predict(case, plan, [network])
+    if not tables:
+        return
+    tried.heatmaps(tables, case, network.parent / "heatmaps")
+    tried.features(tables, case)
+    tried.mask({"mask": None, **case.to_dict("records")[0]})
 
 
 def write_rule(path: Path, fitted: Fitted | None, pooling: Sequence[Path] = ()) -> None:

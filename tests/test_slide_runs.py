@@ -20,7 +20,7 @@ from test_streams import damage
 from kit import carried, finished, heatmaps, slide_report, submission
 from kit.aggregate import fit
 from kit.challenges import open_run
-from kit.errors import ImageError, MissingDataError
+from kit.errors import ImageError, MaskError, MissingDataError
 from kit.files import read_json, read_table
 from kit.rules import Rule
 from kit.settings import parse
@@ -358,3 +358,27 @@ def test_the_rehearsal_takes_slides_to_a_submission_too(
     )
     run._rehearse()
     assert seen and seen[0] > 0
+
+
+def test_the_rehearsal_takes_a_slide_to_its_heatmap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would fail after the last network fails before the first."""
+    root = make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    asked = parse([pair for pair in QUICK if pair != "--set"])
+    run = open_run("small", data=tmp_path / "data", out=tmp_path / "out", settings=asked, workers=0)
+    drawn: list[str] = []
+    written = heatmaps.write
+
+    def counted(seen: pd.DataFrame, *rest: Path, **how: float) -> tuple[Path, Path]:
+        drawn.append(seen.case_id.iloc[0])
+        return written(seen, *rest, **how)
+
+    monkeypatch.setattr(heatmaps, "write", counted)
+    run._rehearse()
+    assert drawn == ["s00"]  # the first with a mask
+    for path in (root / "masks").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(MaskError, match="s00"):
+        run._rehearse()
