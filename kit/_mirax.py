@@ -1,4 +1,4 @@
-"""Small MIRAX slides, written for stand-ins and tests: an index, one file of tiles, an overview each.
+"""Small MIRAX slides, written for stand-ins and tests: an index, and one file of tiles.
 
 The layout is what OpenSlide reads: https://openslide.org/formats/mirax/.
 """
@@ -88,9 +88,7 @@ def write(
     (folder / "Slidedat.ini").write_text(said, encoding="utf-8-sig", newline="\r\n")
 
 
-def _tiles(
-    image: np.ndarray, scanned: np.ndarray, level: int
-) -> Iterator[tuple[int, np.ndarray]]:
+def _tiles(image: np.ndarray, scanned: np.ndarray, level: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each tile of a level with its place: the number of its first tile of level 0."""
     down, across = scanned.shape
     step = 2**level

@@ -1,4 +1,4 @@
-"""The stand-in of HeLP 2019: its folders and names, MIRAX slides with bounds and void, drawn tissue.
+"""The stand-in of HeLP 2019: its folders and names, drawn MIRAX slides with bounds and void.
 
 Slides are far smaller than the scanner's, and the second phase, which the challenge kept for the
 end, is of another laboratory and scanner. What nobody was told stands in `answers.csv`.
@@ -99,8 +99,5 @@ def _on_glass(
 
 def _darkest(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the darkest channel of each tile's tissue, as a thumbnail of 16 x 16 shows it."""
-    tile = _mirax.TILE
     small = cv2.resize(image, (size[0] * 16, size[1] * 16), interpolation=cv2.INTER_AREA)
-    found = small.min(axis=2).reshape(size[1], 16, size[0], 16).min(axis=(1, 3))
-    assert found.shape == (image.shape[0] // tile, image.shape[1] // tile)
-    return found
+    return np.asarray(small.min(axis=2).reshape(size[1], 16, size[0], 16).min(axis=(1, 3)))
