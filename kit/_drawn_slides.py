@@ -10,7 +10,7 @@ from kit import drawing
 
 def slide(
     rng: np.random.Generator, look: drawing.Stain, grade: float, positive: bool, *,
-    times: float = 1, spots: bool = False,
+    times: float = 1, least: float = 0.06, spots: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return a slide (height, width, 3) and its tumour at 1/16, uint8 0 or 1.
 
@@ -20,6 +20,7 @@ def slide(
         grade: What is added to the atypia of his tumour.
         positive: Whether there is tumour.
         times: Sides, against 1536 to 2048 and 1280 to 1792 pixels.
+        least: Share of the tissue that is tumour, where there is any.
         spots: The tumour is a few nests, each smaller than 100 pixels.
     """
     size = (int(times * rng.integers(96, 129)), int(times * rng.integers(80, 113)))
@@ -33,7 +34,7 @@ def slide(
     for _ in range(3 * (positive and spots)):
         x, y = centres[0] + rng.normal(0, 0.05, 2) * size
         tumour |= drawing.blob(rng, size, (x, y), 3, rough=0.1)
-    while positive and not spots and tumour.sum() < 0.06 * present.sum():
+    while positive and not spots and tumour.sum() < least * present.sum():
         x, y = centres[0] + rng.normal(0, 0.1, 2) * size
         tumour |= drawing.blob(rng, size, (x, y), min(size) * rng.uniform(0.1, 0.2)) & present
     inflamed = np.zeros(size[::-1], np.float32)

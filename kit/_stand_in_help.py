@@ -21,6 +21,7 @@ SLIDES = {
 }  # fmt: skip
 """As published; the shares of the tests were not: half of them are positive here."""
 WITHOUT = 9 / 103  # positive slides without a patch that is all tumour
+TUMOUR = 0.3  # of a positive slide's tissue at least: one patch in seven of all is tumour there
 MPP, LEVELS, TIMES = 0.5, 4, 1.5
 JPEG, SECOND_JPEG, SECOND_BLUR = 85, 50, 1.0
 CLASSES = ("negative", "positive")
@@ -58,7 +59,9 @@ def _draw(root: Path, seed: int, number: int, split: str, label: str, hard: bool
     chance, second = rng(seed, "help", number), split == "phase2"
     look = drawing.restained(drawing.stain(chance), int(second))
     grade = float(chance.normal(0, 0.22))
-    drawn, tumour = slide(chance, look, grade, label == "positive", times=TIMES, spots=hard)
+    drawn, tumour = slide(
+        chance, look, grade, label == "positive", times=TIMES, least=TUMOUR, spots=hard
+    )
     image, scanned, (x, y) = _on_glass(chance, drawn)
     if second:
         image = cv2.GaussianBlur(image, (0, 0), SECOND_BLUR)

@@ -92,7 +92,7 @@ def _planned(
     order = sorted(dataset.classes, key=lambda name: name == dataset.positive)
     return sampler.outcomes(
         cases, root, order, workers, mask_values=dataset.mask_values,
-        mask_frame=dataset.mask_frame, mpp=dataset.mpp,        folder=folder,
+        mask_frame=dataset.mask_frame, mpp=dataset.mpp, folder=folder,
     )  # fmt: skip
 
 
