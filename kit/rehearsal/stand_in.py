@@ -42,7 +42,8 @@ def draw(dataset: Dataset, folder: Path, *, seed: int = 0) -> pd.DataFrame:
     """
     name = STAND_IN[dataset.kind]
     source = load_manifest(dataset.manifest).dataset(name)
-    root = synthetic.make(name, folder, seed=seed, scale=SCALE[dataset.kind])
+    more = max(1.0, len(dataset.classes) / len(source.classes))
+    root = synthetic.make(name, folder, seed=seed, scale=min(1.0, more * SCALE[dataset.kind]))
     cases = source.cases(root=root)
     cases = cases[cases.split == "train"].groupby("group").head(MOST_IMAGES)
     cases = cases.reset_index(drop=True)
