@@ -22,7 +22,7 @@ import project
 import pytest
 
 from kit import bundles, carried, finished, mounts, platforms
-from kit.bundles import kaggle, there
+from kit.bundles import kaggle, parts, there
 from kit.challenges import find, open_run
 from kit.errors import BundleError, MissingDataError
 from kit.files import read_json, write_json
@@ -94,6 +94,30 @@ def test_three_rows_and_three_thousand_give_valid_files_that_agree(
     np.testing.assert_allclose(few[probs], many[probs][:3], atol=1e-6)
     assert list(few.label) == list(many.label[:3])
     assert many.prob_malignant[1::2].mean() > many.prob_malignant[::2].mean() + 0.01
+
+
+def test_an_ensemble_travels_in_one_file_that_is_not_unpacked(
+    pushed: Path, on_kaggle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out,) = (path.parent for path in (pushed / "submissions" / "tiny").glob("*/ensemble.json"))
+    monkeypatch.chdir(pushed)
+    other = open_run("tiny", settings={**project.QUICK, "seed": 1}, workers=0, out=pushed / "two",
+                     data=pushed / "data")  # fmt: skip
+    other.complete()
+    assert project.code_of("ensemble", out, other.out, "--method", "mean",
+                           "--out", on_kaggle / "both.json") == 0  # fmt: skip
+    made = bundles.make("kaggle", "tiny", on_kaggle / "bundle", owner="ann",
+                        run=on_kaggle / "both.json")  # fmt: skip
+    sent = made.folder / "dataset"
+    assert all(path.is_file() for path in sent.iterdir()) and (sent / parts.SEVERAL).is_file()
+    monkeypatch.chdir(on_kaggle)
+    arrived(on_kaggle, on_kaggle, by_kind=True)
+    joined = pd.read_csv(there.answer("tiny"))
+    root = on_kaggle / "kaggle" / "input" / "datasets" / "ann" / "tiny-data" / "tiny"
+    each = [finished.predict(run, None, on_kaggle / f"{n}.csv", root=root).prob_malignant
+            for n, run in enumerate((out, other.out))]  # fmt: skip
+    np.testing.assert_allclose(joined.prob_malignant, (each[0] + each[1]) / 2, atol=1e-6)
+    assert np.abs(each[0] - each[1]).max() > 1e-3
 
 
 def test_a_teacher_s_folder_stays_here(pushed: Path, tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
         KitError: NSML's `infer` cannot be asked for this kind of data.
     """
     refuse_kind(challenge.dataset)
+    if options.run is not None:
+        raise BundleError(
+            "no network travels to NSML: it is trained there", received=f"--run {options.run}",
+            remedy='leave --run out; settings go to nsml run -a "--set KEY=VALUE"',
+        )  # fmt: skip
     project = home(load_manifest().path)
     missing = [name for name in (*NEEDED, IGNORED) if not (project / name).exists()]
     if missing:

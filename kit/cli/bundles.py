@@ -22,7 +22,10 @@ def bundle(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Finished run whose networks travel [the newest].", metavar="RUN"),
+        typer.Option(
+            help="Finished run, or an ensemble's JSON, whose networks travel [the newest run].",
+            metavar="RUN",
+        ),
     ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="No network travels: it is trained there.")

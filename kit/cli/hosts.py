@@ -13,7 +13,9 @@ from kit.cli.common import FAILED, OK, Data, Json, On, app, on_platform
 
 @app.command()
 def self_check(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished run, or an ensemble's JSON.", metavar="RUN")
+    ],
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Submission that will be written.", metavar="FILE")
