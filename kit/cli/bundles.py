@@ -28,23 +28,25 @@ def bundle(
         ),
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="No network travels: it is trained there.")
+        bool, typer.Option("--train", help="No network travels: it is trained there, as on NSML.")
     ] = False,
     owner: Annotated[
-        str | None, typer.Option(help="Your name on Kaggle [KAGGLE_USERNAME].", metavar="NAME")
+        str | None, typer.Option(help="Kaggle: your name there [KAGGLE_USERNAME].", metavar="NAME")
     ] = None,
     accelerator: Annotated[
-        str, typer.Option(help="Kaggle's accelerator, or none.", metavar="ID")
+        str, typer.Option(help="Kaggle: the accelerator, or none.", metavar="ID")
     ] = "NvidiaTeslaT4",
     max_mb: Annotated[
         float | None, typer.Option(help="Most megabytes [the platform's].", min=1, metavar="MB")
     ] = None,
     place: Annotated[
-        str, typer.Option(help="Where a container keeps what it trains.", metavar="PATH")
+        str, typer.Option(help="Docker: where what is trained is kept.", metavar="PATH")
     ] = "/data/model",
     failed_score: Annotated[
         float,
-        typer.Option(help="A container's score of a slide that fails.", min=0, max=1, metavar="P"),
+        typer.Option(
+            help="Docker: positive probability of a slide that fails.", min=0, max=1, metavar="P"
+        ),
     ] = 0.5,
     as_json: Json = False,
 ) -> int:  # fmt: skip

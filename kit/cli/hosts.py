@@ -47,7 +47,9 @@ def rehearse(
     keep: Annotated[
         Path | None, typer.Option(help="Keep the bare root there, to look at.", metavar="DIR")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Time limit of all steps.", min=1)] = 180.0,
+    seconds: Annotated[
+        float, typer.Option(help="Time limit of all steps.", min=1, metavar="S")
+    ] = 180.0,
     as_json: Json = False,
 ) -> int:  # fmt: skip
     """Try a platform's whole contract here, in three minutes, on drawn data.

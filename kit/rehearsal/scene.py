@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "smaller": "none", "min_focus": 0.0,
 }  # fmt: skip
 """Settings of the networks that a rehearsal trains: every stage, in seconds."""
+LATE = "other work may be slowing this machine: try again, or --seconds 600"
 
 
 @dataclass
@@ -107,7 +108,7 @@ class Scene:
     def run(
         self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str],
         read_only: Sequence[Path], what: str, remedy: str, programs: Path | None = None,
-        code: Path | None = None, seconds: float | None = None,
+        code: Path | None = None,
     ) -> bare.Done:  # fmt: skip
         """Run a command in the bare root; see `kit.rehearsal.bare.run`.
 
@@ -115,14 +116,14 @@ class Scene:
             KitError: It failed or was too slow: what it is, its last words, and the remedy.
         """
         done = bare.run(
-            command, root=self.root, cwd=cwd, seconds=min(self.left(), seconds or self.left()),
-            env=env, programs=programs, code=code, read_only=read_only,
+            command, root=self.root, cwd=cwd, seconds=self.left(), env=env, programs=programs,
+            code=code, read_only=read_only,
         )  # fmt: skip
         self.memory = max(self.memory, done.megabytes)
         if done.code is None:
             raise KitError(
-                f"{what} was stopped at its time limit", received=f"after {done.seconds:.0f} s",
-                remedy="a smaller run, or a faster machine; see the estimate",
+                f"{what} was stopped when the rehearsal's time was up",
+                received=f"after {done.seconds:.0f} s of its own", remedy=LATE,
             )  # fmt: skip
         if done.code:
             own = done.last().rpartition("Remedy: ")
