@@ -14,8 +14,10 @@ import pytest
 from kit import pace, rehearsal
 from kit.challenge import Real
 from kit.cli import main
+from kit.duplicates import near_duplicates
 from kit.errors import BundleError, KitError, SettingsError
 from kit.files import write_text
+from kit.images import read_image
 from kit.manifest import load_manifest
 from kit.rehearsal import bare, estimate, stand_in
 from kit.rehearsal.scene import Scene
@@ -45,6 +47,16 @@ def test_drawn_cases_lie_as_the_data_set_s_own(name: str, drawn: Path, tmp_path:
     assert found.label[found.split == "test"].isna().all()
     sides = cases.groupby("group").split.nunique()
     assert (sides == 1).all()  # whole patients
+
+
+@pytest.mark.parametrize("name", ["khd2019", "khd2020", "idc_patches"])
+def test_drawn_cases_are_no_copies_of_each_other(name: str, drawn: Path, tmp_path: Path) -> None:
+    dataset = MANIFEST.dataset(name)
+    stand_in.place(dataset, stand_in.draw(dataset, drawn / name), tmp_path)
+    found = dataset.cases(root=tmp_path)
+    train = found[found.split == "train"]
+    small = [cv2.resize(read_image(tmp_path / path), (32, 32)) for path in train.path]
+    assert len(near_duplicates(small, list(train.case_id))) == 0
 
 
 def test_drawn_slides_lie_with_masks_in_the_data_set_s_own_values(tmp_path: Path) -> None:
