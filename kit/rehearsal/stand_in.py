@@ -20,8 +20,10 @@ from kit.images import read_image
 from kit.manifest import Dataset, load_manifest
 
 SCALE = {"slides": 0.25, "patches": 0.2, "arrays": 0.2, "images": 0.25, "dicom": 0.25}
-"""Share of the drawn set, by kind: four to six patients of a class, of whom tests are taken. Of eyes at
-least 25 stay for training: among fewer, what all eyes share makes them look like copies."""
+"""Share of the drawn set, by kind: four to six patients of a class, of whom tests are taken.
+
+At least 25 eyes are for training: among fewer, what all eyes share makes them look like copies.
+"""
 MOST_IMAGES = 3
 """Of one patient: as few as show that patients are kept together."""
 TESTS = 3
