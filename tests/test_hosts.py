@@ -79,6 +79,8 @@ def test_networks_travel_in_the_image_or_are_trained_there(home: Path) -> None:
     assert not list(trained.folder.rglob("*.keras"))
     assert '"${KIT_ROOT:-}$KIT_MODEL/tiny"' in (trained.folder / "inference.sh").read_text()
     assert "train.sh" in trained.steps[1] and "--network none" in trained.steps[1]
+    assert trained.steps[0] == f"docker build -t kit-tiny {home / 'trained'}"
+    assert not [step for step in packed.steps if "MODEL" in step]
 
 
 def test_an_ensemble_travels_whole_and_gives_the_answers_that_it_gives_here(home: Path) -> None:

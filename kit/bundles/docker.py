@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -93,10 +94,14 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
 
 def steps(folder: Path) -> list[str]:
     """Return the commands that build and run the container."""
-    place = re.search(r"KIT_MODEL=(\S+)", (folder / "Dockerfile").read_text(encoding="utf-8"))
-    name = f"kit-{folder.parent.name}".lower()
+    image = (folder / "Dockerfile").read_text(encoding="utf-8")
+    place, challenge = re.search(r"KIT_MODEL=(\S+)", image), re.search(r"# (\S+):", image)
+    name = f"kit-{challenge[1] if challenge else 'image'}".lower()
     run = "docker run --rm --network none --gpus all"
-    test, said = "-v DATA/test:/data/test:ro", [f"docker build -t {name} {folder}"]
+    test, said = (
+        "-v DATA/test:/data/test:ro",
+        [f"docker build -t {name} {shlex.quote(str(folder))}"],
+    )
     if not (folder / PACKED).is_dir():
         model = f"-v MODEL:{place[1] if place else MODEL}"
         said.append(f"{run} -v DATA/train:/data/train:ro {model} {name} ./train.sh")

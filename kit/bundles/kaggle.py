@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 import zipfile
 from pathlib import Path
@@ -104,7 +105,7 @@ def steps(folder: Path) -> list[str]:
     """Return the commands that hand the bundle over."""
     identity = read_json(folder / FOLDER / DATASET)["id"]
     return [
-        f"kaggle datasets create -p {folder / FOLDER}",
+        f"kaggle datasets create -p {shlex.quote(str(folder / FOLDER))}",
         f"kaggle datasets status {identity}  # until it says ready",
-        f"kaggle kernels push -p {folder}",
+        f"kaggle kernels push -p {shlex.quote(str(folder))}",
     ]

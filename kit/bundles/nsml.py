@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -70,6 +71,6 @@ def uploaded(project: Path) -> list[Path]:
 def steps(folder: Path) -> list[str]:
     """Return the commands that hand the bundle over."""
     return [
-        f"cd {folder}", "nsml run -d DATASET -e main.py -g 1",
+        f"cd {shlex.quote(str(folder))}", "nsml run -d DATASET -e main.py -g 1",
         "nsml submit -t SESSION complete", "nsml submit SESSION complete",
     ]  # fmt: skip

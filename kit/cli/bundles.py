@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kit.cli.common import FAILED, OK, Json, app, say
+
+MOST_LINES = 30
 
 
 @app.command()
@@ -67,11 +70,23 @@ def bundle(
             "left": list(made.left), "steps": list(made.steps),
         }))  # fmt: skip
     else:
-        for name, size in made.files.items():
-            typer.echo(f"{size / 1e6:10,.3f} MB  {name}")
-        typer.echo(f"{made.bytes / 1e6:10,.3f} MB  {made.folder}")
+        for name, size in _shown(made.files).items():
+            typer.echo(f"{size / 1e3:10,.1f} kB  {name}")
+        typer.echo(f"{made.bytes / 1e6:10,.2f} MB  {made.folder}, {len(made.files)} files")
         for number, step in enumerate(made.steps, start=1):
             typer.echo(f"{number}. {step}")
     for line in made.left:
         say(f"kit: {line}")
     return FAILED if made.left else OK
+
+
+def _shown(files: Mapping[str, int]) -> dict[str, int]:
+    """Return the bytes of each file, or, of many, of what stands in the bundle's folder itself."""
+    if len(files) <= MOST_LINES:
+        return dict(files)
+    shown: dict[str, int] = {}
+    for name, size in files.items():
+        top, *below = name.split("/")
+        key = f"{top}/" if below else top
+        shown[key] = shown.get(key, 0) + size
+    return shown
