@@ -118,7 +118,6 @@ class Notebook:
         if not self.answer.is_file():
             raise SubmissionError("the notebook wrote no submission", path=self.answer,
                                   remedy="its last cell must hand the submission in")  # fmt: skip
-        self.scene.predicting = done.seconds
         cells = read_json(self.root / "executed.ipynb")["cells"]
         return f"{len(cells)} cells, /kaggle/working/submission.csv after {done.seconds:.0f} s"
 

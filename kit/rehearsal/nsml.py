@@ -102,9 +102,9 @@ class Sessions:
         self._main("submit", "test", CHECKPOINT,
                    remedy="load must restore what save wrote, infer keep the order")  # fmt: skip
         told = self._log()[-1]
-        self.scene.predicting = float(told["seconds"])
+        seconds = float(told["seconds"])
         given = "full-size BGR arrays" if self._arrays else "paths"
-        if self.scene.predicting > platforms.INFERENCE:
+        if seconds > platforms.INFERENCE:
             raise KitError("infer took too long", received=f"{told['seconds']:.0f} s",
                            expected=f"at most {platforms.INFERENCE:.0f} s",
                            remedy="fewer or smaller networks")  # fmt: skip

@@ -44,7 +44,6 @@ class Scene:
         answers: `case_id, label` of the test cases.
         estimate: What the real run would take, once it is known.
         memory: Most MB that one process of the rehearsal held.
-        predicting: Seconds that predicting the drawn test cases took.
     """
 
     challenge: Challenge
@@ -56,7 +55,6 @@ class Scene:
     answers: pd.DataFrame = field(default_factory=pd.DataFrame)
     estimate: dict[str, Any] = field(default_factory=dict)
     memory: float = 0.0
-    predicting: float = 0.0
 
     @classmethod
     def of(
