@@ -108,7 +108,8 @@ class Sessions:
             raise KitError("infer took too long", received=f"{told['seconds']:.0f} s",
                            expected=f"at most {platforms.INFERENCE:.0f} s",
                            remedy="fewer or smaller networks")  # fmt: skip
-        return f"{told['images']} {given} answered in order, {told['seconds']:.0f} s"
+        order = "in order" if told["numbers"] > 1 else "all alike, so their order is not seen"
+        return f"{told['images']} {given} answered {order}, {told['seconds']:.0f} s"
 
     def evaluate(self) -> str:
         """Run the evaluation in a process of its own: it prints one float."""

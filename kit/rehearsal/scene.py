@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import submission
+from kit import submission, synthetic
 from kit.challenge import Challenge
 from kit.challenges import find
 from kit.errors import KitError, SubmissionError
+from kit.files import write_json
 from kit.manifest import load_manifest
 from kit.rehearsal import bare, stand_in
 from kit.settings import parse
@@ -91,6 +92,7 @@ class Scene:
         if tests is not None:
             cases = cases[cases.split == ("test" if tests else "train")].reset_index(drop=True)
         answers = stand_in.place(dataset, cases, place, labels=not tests)
+        write_json(place / synthetic.MARKER, {"stands_in_for": dataset.name})  # no line in a ledger
         if len(answers):
             self.answers = answers
         counts = cases.split.value_counts()
