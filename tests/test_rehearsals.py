@@ -173,7 +173,7 @@ def test_rsna2021_on_kaggle(tmp_path: Path) -> None:
             "notebook": (lambda: damaged(root / "kaggle" / "input"), "the notebook failed"),
             "score": (lambda: put(answer, answer.read_text().replace("BraTS21ID", "id")),
                       "wrong header"),
-            "a hidden test": (lambda: in_environment(root, there), "two rows get other answers"),
+            "a hidden test": (lambda: in_environment(root, there, answer), "two rows get other answers"),
             "estimate": (lambda: slow(86_401), "predicting would take longer"),
         }  # fmt: skip
 
@@ -189,8 +189,8 @@ def damaged(inputs: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_environment(root: Path, name: str) -> Iterator[None]:
-    """Have the kit that the wheel brought shift its probabilities by the number of rows."""
+def in_environment(root: Path, name: str, answer: Path) -> Iterator[None]:
+    """Have the kit that the wheel brought divide by the number of rows; the answer comes back."""
     path = next((root / "python").rglob(name))
     add = (
         "    import pandas as pd\n"
@@ -199,7 +199,7 @@ def in_environment(root: Path, name: str) -> Iterator[None]:
         "    rows.to_csv(target, index=False, lineterminator='\\n')\n"
         "    return target\n"
     )
-    with edited(path, "    return target\n", add):
+    with edited(path, "    return target\n", add), put(answer, answer.read_bytes()):
         yield
 
 
