@@ -173,7 +173,8 @@ def test_rsna2021_on_kaggle(tmp_path: Path) -> None:
             "notebook": (lambda: damaged(root / "kaggle" / "input"), "the notebook failed"),
             "score": (lambda: put(answer, answer.read_text().replace("BraTS21ID", "id")),
                       "wrong header"),
-            "a hidden test": (lambda: in_environment(root, there, answer), "two rows get other answers"),
+            "a hidden test": (lambda: in_environment(root, there, answer),
+                              "two rows get other answers"),
             "estimate": (lambda: slow(86_401), "predicting would take longer"),
         }  # fmt: skip
 
