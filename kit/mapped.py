@@ -123,11 +123,10 @@ class Mapped(Predicted):
         shown = self.heatmaps()
         if not shown:
             return {}
-        name, column = case["case_id"], f"prob_{self.dataset.positive}"
-        seen = read_table(self.patch_predictions()[name])
+        name = case["case_id"]
         found = {"slide_heatmap": overview.slide_heatmap(
             self.root / case["path"], self.dataset.mpp, self.slides.mask({"mask": None, **case}),
-            shown[name][0], seen, column,
+            shown[name][0], read_table(self.patch_predictions()[name]),
         )}  # fmt: skip
         lesions = self.lesions()
         if lesions is not None and lesions["lesions"] and self._lesions.froc is not None:
@@ -146,10 +145,9 @@ class Mapped(Predicted):
             self.pooling, bags, {**case, "fold": own.iloc[0] if len(own) else None}
         )
         return {
-            "slide_attention": overview.slide_heatmap(
+            "slide_attention": overview.slide_attention(
                 self.root / case["path"], self.dataset.mpp,
                 self.slides.mask({"mask": None, **case}), shown[case["case_id"]][0], seen,
-                "attention",
             ),
             "embedding_map": overview.vectors_by_class(
                 folds[folds.fold == min(bags.of_fold)], bags, seed=self.settings.seed

@@ -91,9 +91,8 @@ def patches_on_slide(
 
 
 def slide_heatmap(
-    path: Path, own_mpp: float | None, mask: MaskImage | None, tiff: Path, patches: pd.DataFrame,
-    column: str,
-) -> Figure:  # fmt: skip
+    path: Path, own_mpp: float | None, mask: MaskImage | None, tiff: Path, seen: pd.DataFrame
+) -> Figure:
     """Return a slide with its tissue, its mask where there is one, and its heatmap.
 
     Args:
@@ -101,12 +100,19 @@ def slide_heatmap(
         own_mpp: Its resolution, in place of what the file says.
         mask: Its mask.
         tiff: Its heatmap.
-        patches: What was said of its patches.
-        column: The column that the heatmap is of.
+        seen: Its patch predictions.
     """
     heatmap = read_tiff(tiff)
     with open_slide(path, mpp=own_mpp) as slide:
-        return figures.slide_heatmap(slide, heatmap, patches, column=column, mask=mask)
+        return figures.slide_heatmap(slide, heatmap, seen, column=f"prob_{heatmap.name}", mask=mask)
+
+
+def slide_attention(
+    path: Path, own_mpp: float | None, mask: MaskImage | None, tiff: Path, seen: pd.DataFrame
+) -> Figure:
+    """Return a slide with where networks of bags looked; `seen` is `kit.mil.attention_table`."""
+    with open_slide(path, mpp=own_mpp) as slide:
+        return figures.slide_attention(slide, read_tiff(tiff), seen, mask=mask)
 
 
 def vectors_by_class(folds: pd.DataFrame, bags: SlideBags, seed: int) -> Figure:
