@@ -74,6 +74,14 @@ def gpus() -> list[str]:
     return [str(one) for one in keras.distribution.list_devices() if "cpu" not in str(one).lower()]
 
 
+def replicas() -> int:
+    """Return over how many devices a batch is dealt out, and must be divisible by."""
+    import keras
+
+    spread = keras.distribution.distribution()
+    return 1 if spread is None else int(spread.num_model_replicas)
+
+
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
