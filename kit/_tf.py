@@ -20,7 +20,11 @@ def mirrored(devices: Sequence[str]) -> Iterator[None]:
     """
     import tensorflow as tf
 
-    with tf.distribute.MirroredStrategy([f"/{name}" for name in devices]).scope():
+    strategy = tf.distribute.MirroredStrategy(
+        [f"/{name}" for name in devices],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),  # others mix up layers' sums
+    )
+    with strategy.scope():
         yield
 
 
@@ -42,7 +46,7 @@ def share(values: Any) -> Any:
     return values[start : start + size]
 
 
-def summed_first(optimizer: Any) -> None:
+def sum_first(optimizer: Any) -> None:
     """Have an optimizer sum gradients over the devices before it clips them, not after.
 
     Keras clips each device's own gradients and then sums them, which is not the step that one

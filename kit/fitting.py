@@ -281,6 +281,7 @@ class Session:
     def _write(self, finished: bool) -> None:
         """Write the network and, last, the note that makes it count; then its states may go."""
         fit, progress = self.fit, self.progress
+        parallel.part(self.students)
         with atomic(fit.path) as part:
             self.network.save(part)
         write_json(fit.path.with_suffix(".json"), {

@@ -27,11 +27,12 @@ def devices_for(sizes: Sequence[int], precision: str = "float32") -> list[str]:
     A process trains on all GPUs that it sees; `kit.apart` shows each process its share of them.
 
     Args:
-        sizes: Of the small batches of a step.
+        sizes: Of the small batches of a step; TensorFlow gathers several on one device alone.
         precision: Of the recipe; where float16 scales its losses, one device trains.
     """
-    found = backend.gpus()
-    if keras.backend.backend() == "torch" or precision == "mixed_float16":
+    found, kind = backend.gpus(), keras.backend.backend()
+    gathers = kind == "torch" or (kind == "tensorflow" and len(sizes) > 1)
+    if gathers or precision == "mixed_float16":
         return found[:1]
     counts = range(len(found), 0, -1)
     return found[: next((n for n in counts if not any(size % n for size in sizes)), 0)]
@@ -67,28 +68,20 @@ def share(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _tf.share(values) for name, values in batch.items()}
 
 
-def summed_first(optimizer: Any) -> None:
-    """Have an optimizer clip the gradients of the whole batch, where several devices learn."""
+def join(optimizer: Any, networks: Sequence[Any]) -> None:
+    """Have several devices take the step of one: of the whole batch's gradients and moments."""
     if keras.backend.backend() == "tensorflow":
-        _tf.summed_first(optimizer)
+        _tf.sum_first(optimizer)
+        _synchronise(networks, True)
 
 
-@contextlib.contextmanager
-def together(networks: Sequence[Any]) -> Iterator[None]:
-    """Have batch normalisation see the shares of all devices in the block.
+def part(networks: Sequence[Any]) -> None:
+    """Have trained networks know nothing of the devices, before they are saved."""
+    _synchronise(networks, False)
 
-    It is said for the time of a step alone, so that a saved network knows nothing of it.
-    """
-    several = keras.backend.backend() == "tensorflow" and _tf.copies() > 1
-    kind = keras.layers.BatchNormalization
-    found = [
-        layer for one in networks if several
-        for layer in one._flatten_layers() if isinstance(layer, kind)
-    ]  # fmt: skip
-    for layer in found:
-        layer.synchronized = True
-    try:
-        yield
-    finally:
-        for layer in found:
-            layer.synchronized = False
+
+def _synchronise(networks: Sequence[Any], whole: bool) -> None:
+    """Say whether batch normalisation sees the shares of all devices."""
+    for layer in (layer for one in networks for layer in one._flatten_layers()):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = whole

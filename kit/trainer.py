@@ -51,8 +51,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
         )
         mine = parallel.share({**changed, "weights": inputs["weights"]})
         images = mine["images"]
-        with parallel.together(self.bodies):
-            logits = [ops.cast(body(images, training=training), "float32") for body in self.bodies]
+        logits = [ops.cast(body(images, training=training), "float32") for body in self.bodies]
         told = {"targets": mine["targets"], "weights": mine["weights"], "logits": logits}
         if self.teacher is not None:
             prob = ops.cast(self.teacher(images, training=False), "float32")
@@ -132,7 +131,7 @@ def compiled(
     )  # fmt: skip
     trainer.optimizer.build(trainer.trainable_variables)
     if devices > 1:
-        parallel.summed_first(trainer.optimizer)
+        parallel.join(trainer.optimizer, students)
     return trainer
 
 
