@@ -25,7 +25,7 @@ from pathlib import Path
 
 from kit import _memory
 from kit.errors import JobError
-from kit.jobs import WORKER, Job, Outcome, call, engine, visible_devices
+from kit.jobs import WORKER, Job, Outcome, call, dealt, engine
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ TRIES = 2  # a job that was killed goes on; one that is killed again is set asid
 def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
     """Run each job in a process of its own, `workers` at a time, and yield outcomes in order.
 
-    A job that raises `KitError` is an outcome with that error, and so is one whose process ended by
-    itself or was killed twice; the others go on. GPUs are dealt out: no two jobs have one together, and where there are
-    more GPUs than workers each has several. If the memory that the first job took leaves no room
-    for so many, fewer run at once. Close the generator if it is left before its end: that ends the
-    processes.
+    A job that raises `KitError` is an outcome with that error, and so is one whose process ended
+    by itself or was killed twice; the others go on. GPUs are dealt out: no two jobs have one
+    together, and where there are more than workers each has several. If the memory that the first
+    job took leaves no room for so many, fewer run at once. Close the generator if it is left
+    before its end: that ends the processes.
 
     Args:
         jobs: Independent calls of importable functions with picklable arguments.
@@ -52,7 +52,8 @@ def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
 
     elsewhere = engine()
     if elsewhere is not None:
-        yield from map(_of_child, elsewhere.each([Job(job.name, alone, (job,)) for job in jobs]))
+        work = [Job(job.name, alone, (job,)) for job in jobs]
+        yield from map(_of_child, elsewhere.each(work, networks=True))
         return
     room = _Room(min(workers, max(1, len(jobs))))
     found = Parallel(n_jobs=len(room.dealt), backend="threading", return_as="generator")(
@@ -83,7 +84,7 @@ class _Room:
     def __init__(self, workers: int) -> None:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.ended = False
-        self.dealt = _devices(workers)
+        self.dealt = dealt(workers)
         self.places: queue.Queue[str | None] = queue.Queue()
         for place in self.dealt:
             self.places.put(place)
@@ -167,19 +168,6 @@ class _Room:
                 raise
             finally:
                 self.running.discard(child)
-
-
-def _devices(workers: int) -> list[str | None]:
-    """Return what each worker may see of the GPUs: no two the same, all of them dealt.
-
-    Where there are fewer GPUs than workers, fewer work.
-    """
-    found = visible_devices()
-    if not found:
-        return [None] * workers
-    each = len(found) // min(workers, len(found))
-    starts = range(0, each * min(workers, len(found)), each)
-    return [",".join(found[start : start + each]) for start in starts]
 
 
 def _ending(code: int) -> str:

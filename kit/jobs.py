@@ -53,8 +53,11 @@ class Outcome:
 class Engine(Protocol):
     """What runs jobs in place of this machine's processes: a cluster of `kit.clusters`."""
 
-    def each(self, work: Sequence[Job]) -> Generator[Outcome]:
-        """Run jobs and yield their outcomes in the order of the jobs."""
+    def each(self, work: Sequence[Job], *, networks: bool = False) -> Generator[Outcome]:
+        """Run jobs and yield their outcomes in the order of the jobs.
+
+        Of jobs with `networks` each has a GPU to itself, where workers have any.
+        """
 
     @property
     def size(self) -> int:
@@ -96,6 +99,11 @@ def call(job: Job, mark: Path | None = None) -> Outcome:
         value = job.call(*job.args)
     except KitError as found:
         error = found
+    except MemoryError as lack:
+        error = JobError(
+            f"memory does not suffice for {job.name}", received=str(lack) or "MemoryError",
+            remedy="fewer workers, or smaller settings",
+        )  # fmt: skip
     finally:
         if mark is not None:
             mark.unlink(missing_ok=True)
@@ -271,6 +279,19 @@ def visible_devices() -> list[str]:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
     return sorted(found, key=int)
+
+
+def dealt(workers: int) -> list[str | None]:
+    """Return what each worker may see of the GPUs (None: nothing changes where there are none).
+
+    No two see the same one, and all are dealt; where there are fewer GPUs than workers, fewer work.
+    """
+    found = visible_devices()
+    if not found:
+        return [None] * workers
+    some = min(workers, len(found))
+    each = len(found) // some
+    return [",".join(found[at * each : (at + 1) * each]) for at in range(some)]
 
 
 def in_worker() -> bool:
