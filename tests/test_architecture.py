@@ -14,13 +14,13 @@ KIT = Path(__file__).parents[1] / "kit"
 
 FLOORS = {
     0: """
-        errors checks geometry files _writers
+        errors checks geometry files _writers _memory
     """,
     1: """
         jobs apart clusters stages settings manifest layout patterns folds metrics intervals
         thresholds ensemble marks mounts overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
-        _froc rules
+        _froc rules locks
     """,
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
@@ -31,7 +31,7 @@ FLOORS = {
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
         augment policies _augment_draws _augment_geometry _augment_colour _augment_mix
         models losses weights attention _stored _network _backbones _own_networks
-        _seed_networks _tf slide_features _learners _bags _heatmap
+        _seed_networks _tf parallel slide_features _learners _bags _heatmap
     """,
     4: """
         training plans fits fitting trainer live inference streams aggregate submission
@@ -108,7 +108,7 @@ ALLOWED = {
     "clusters": {"jobs"},  # the same jobs, on machines of others
     "apart": {"jobs"},  # the same jobs, each in a process of its own
     "recipes": {"policies"},  # the augmentation that a stage names
-    "feed": {"backend"},  # how much memory is free
+    "parallel": {"_tf", "backend"},  # several devices by TensorFlow; which there are
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
@@ -150,7 +150,6 @@ ALLOWED = {
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
     "mil": {"_mil_fits", "_mil_uses", "aggregate", "plans"},  # its parts; bare cases; folds
     "_mil_fits": {"fits", "plans", "trainer"},  # what stands; names of files; averaged weights
-    "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
     "_heatmap_figures": {"_plots", "heatmaps"},  # what is drawn
     "_model_figures": {"_plots"},
