@@ -179,8 +179,10 @@ def _local(workers: int) -> Any:
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.scheduler.worker-saturation": 1.0,  # a job waits where no other can kill it
     }):  # fmt: skip
-        return Client(n_workers=workers, threads_per_worker=1, processes=True,
-                      dashboard_address=None, silence_logs=logging.CRITICAL, env=jobs.WORKER)  # fmt: skip
+        return Client(
+            n_workers=workers, threads_per_worker=1, processes=True, env=jobs.WORKER,
+            dashboard_address=None, silence_logs=logging.CRITICAL,
+        )  # fmt: skip
 
 
 def _await_workers(client: Any, address: str) -> None:

@@ -17,7 +17,6 @@ from kit import _memory
 from kit.checks import positive_int
 from kit.errors import JobError, KitError
 
-
 log = logging.getLogger(__name__)
 
 IDLE = 300  # seconds after which workers without a job end
@@ -193,8 +192,10 @@ def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
                     done[at] = pool.once_more(at)
                 losses = 0 if len(done) + turn > before else losses + 1
                 if losses == LOSSES:
-                    raise JobError("workers die before they begin a job", received=_ending(error),
-                                   remedy="fewer --workers; --workers 1 shows why") from error  # fmt: skip
+                    raise JobError(
+                        "workers die before they begin a job", received=_ending(error),
+                        remedy="--workers 1 shows why",
+                    ) from error  # fmt: skip
             while turn in done:
                 yield done.pop(turn)
                 turn += 1

@@ -291,12 +291,9 @@ def test_a_worker_out_of_memory_is_ended_and_its_job_named(
 ) -> None:
     import dask
 
-    monkeypatch.setattr(
-        distributed, "Client", partial(distributed.Client, memory_limit=400 << 20)
-    )
-    with dask.config.set({"distributed.worker.memory.monitor-interval": "50ms",
-                          "distributed.worker.memory.spill": False,
-                          "distributed.worker.memory.pause": False}), clusters.on("local:2"):  # fmt: skip
+    monkeypatch.setattr(distributed, "Client", partial(distributed.Client, memory_limit=400 << 20))
+    no_swap = {f"distributed.worker.memory.{name}": False for name in ("spill", "pause")}
+    with dask.config.set(no_swap), clusters.on("local:2"):
         found = run([Job("a", square, (2,)), Job("large", eats), Job("b", square, (3,))])
     assert [one.value for one in found] == [4, None, 9]
     assert "large killed its workers, and was set aside" in str(found[1].error)

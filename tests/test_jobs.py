@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kit import _memory, jobs
-from kit.errors import ImageError, JobError, KitError, SettingsError
+from kit.errors import ImageError, JobError, SettingsError
 from kit.jobs import Job
 
 ROOT = Path(__file__).parents[1]

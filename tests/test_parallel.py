@@ -145,7 +145,10 @@ def test_mixing_students_and_small_batches_are_those_of_one_device(
     backend: str, tmp_path: Path
 ) -> None:
     said = found(backend, tmp_path, "mixed", "halved")
-    for case, devices, batch in (("mixed", 2, 8), ("halved", 1 if backend == "tensorflow" else 2, 4)):
+    for case, devices, batch in (
+        ("mixed", 2, 8),
+        ("halved", 1 if backend == "tensorflow" else 2, 4),
+    ):
         one, two = said[case]
         assert (two["devices"], two["batch"]) == (devices, batch)
         agree(one, two)

@@ -105,21 +105,29 @@ def data_make(
     data: Data = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
     scale: Annotated[float, typer.Option(help="Share of the cases.", min=0.001)] = 1.0,
+    workers: Workers = None,
+    cluster: Cluster = None,
 ) -> int:
     """Draw the embedded data sets, so that everything runs with no download.
 
     A challenge's name draws a stand-in for its closed data: the true layout, drawn content.
     """
-    from kit import synthetic
+    from kit import clusters, jobs, synthetic
     from kit.manifest import home, load_manifest
 
+    alone_or(cluster, workers)
     manifest = load_manifest()
+    base = home(manifest.path) / "data" if data is None else data
     for name in names or synthetic.NAMES:
         entry = manifest.dataset(name)
         known = (*synthetic.NAMES, *synthetic.STAND_INS)
         if name not in known:
             raise KitError("cannot be drawn", expected=f"one of {', '.join(known)}",
                            received=name, remedy=f"get it from {entry.source}")  # fmt: skip
-        base = home(manifest.path) / "data" if data is None else data
-        typer.echo(str(synthetic.make(name, base / entry.roots["local"], seed=seed, scale=scale)))
+        root = base / entry.roots["local"]
+        with clusters.on(cluster, writes=[root.parent] if cluster else []):
+            made = synthetic.make(
+                name, root, seed=seed, scale=scale, workers=workers or jobs.cores()
+            )
+        typer.echo(str(made))
     return OK
