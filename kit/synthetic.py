@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from kit import _stand_in_eyes, drawing, drawing_organs
+from kit import drawing, drawing_organs
 from kit._drawn import FOLDABLE
 from kit._drawn import patients as _patients
 from kit._drawn import rng as _rng
@@ -24,6 +24,7 @@ from kit._drawn import spread as _spread
 from kit._drawn import table as _table
 from kit._drawn import write as _write
 from kit._drawn_mri import draw_mri, draw_rsna
+from kit._stand_in_eyes import draw_khd
 from kit.checks import choice
 from kit.errors import KitError, SettingsError
 from kit.files import read_json, write_json
@@ -71,10 +72,9 @@ def make(
     if _stands(root, made_by):
         return root
     if root.exists() and not (root / MARKER).is_file() and any(root.iterdir()):
-        raise KitError(
-            "the folder holds something else", expected="an empty folder or a synthetic set",
-            path=root, remedy="choose another folder, or delete this one",
-        )  # fmt: skip
+        raise KitError("the folder holds something else", path=root,
+                       expected="an empty folder or a synthetic set",
+                       remedy="choose another folder, or delete this one")  # fmt: skip
     part = root.with_name(f".{root.name}-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -87,10 +87,9 @@ def make(
         part.rename(root)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise KitError(
-            "the disk is full" if full else f"cannot be written ({error.strerror})", path=root,
-            remedy="free some space or choose another folder",
-        ) from error  # fmt: skip
+        raise KitError("the disk is full" if full else f"cannot be written ({error.strerror})",
+                       path=root, remedy="free some space or choose another folder",
+                       ) from error  # fmt: skip
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return root
@@ -196,8 +195,8 @@ def _draw_scanners(root: Path, seed: int, scale: float, workers: int) -> None:
         for kind in _rng(seed, "scanners", phase, split).permutation(patients) % 2
     ]  # fmt: skip
     places = [(root, seed, number, *one) for number, one in enumerate(kinds, start=1)]
-    rows = _spread("patients", _scanned, places, workers)
-    _table(root / "labels.csv", "case_id,path,label,patient_id,split,phase,mask", rows)
+    columns = "case_id,path,label,patient_id,split,phase,mask"
+    _table(root / "labels.csv", columns, _spread("patients", _scanned, places, workers))
 
 
 def _scanned(
@@ -268,7 +267,7 @@ def _write_slide(path: Path, image: np.ndarray, quality: int = JPEG) -> None:
 
 def _draw_fundus(root: Path, seed: int, scale: float, workers: int) -> None:
     people = len(EYES) * max(round(24 * scale), FOLDABLE if scale >= 0.3 else 2)
-    found = _spread("people", _eyes, [(root, seed, person) for person in range(people)], workers)
+    found = _spread("people", _eyes, [(root, seed, one) for one in range(people)], workers)
     _table(root / "labels.csv", "path,label,patient_id", [row for rows in found for row in rows])
 
 
@@ -289,18 +288,6 @@ def _eyes(root: Path, seed: int, person: int) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _written(files: Callable[[int, float], Iterator[tuple[str, bytes]]]) -> Draw:
-    """Return the function that writes the files that another one yields, by path and bytes."""
-
-    def draw(root: Path, seed: int, scale: float, workers: int) -> None:
-        for name, data in files(seed, scale):
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-
-    return draw
-
-
 _SETS: dict[str, Draw] = {
     "synthetic_slides": _draw_slides,
     "synthetic_scanners": _draw_scanners,
@@ -308,7 +295,7 @@ _SETS: dict[str, Draw] = {
     "synthetic_fundus": _draw_fundus,
     "synthetic_mri": draw_mri,
 }
-_STAND_INS: dict[str, Draw] = {"khd2019": _written(_stand_in_eyes.files), "rsna2021": draw_rsna}
+_STAND_INS: dict[str, Draw] = {"khd2019": draw_khd, "rsna2021": draw_rsna}
 NAMES = tuple(_SETS)
 STAND_INS = tuple(_STAND_INS)
 """Data sets of challenges that may not be passed on: drawn in their place, laid out as they are."""
