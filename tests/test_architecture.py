@@ -25,7 +25,7 @@ FLOORS = {
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
         _mask_files shards images dicom stain fundus drawing drawing_organs _cells stitch
-        _vector_files _stain_maths _dicom_files volumes
+        _vector_files _stain_maths _dicom_files volumes stubs
     """,
     3: """
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
@@ -42,7 +42,7 @@ FLOORS = {
         embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
         studies adapt predicted mapped slide_scores slide_report carried pace
         _submission_rows _submission_cells _submission_spread _submission_run
-        submission_checks ledger _ledger_file _ledger_figures
+        submission_checks growth ledger _ledger_file _ledger_figures
         _heatmap_files _stream dense encoders _mil_uses lesion_scores
     """,
     5: """
@@ -183,6 +183,7 @@ ALLOWED = {
     "slide_report": {"aggregate", "lesion_scores"},  # what is said of both
     "carried": {"finished"},  # what is carried of it
     "pace": {"inference", "trainer"},  # what is timed
+    "growth": {"kinds", "pace", "synthetic"},  # the same, of slides; drawn ones
     "finished": {
         "aggregate",
         "inference",
