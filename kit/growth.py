@@ -182,7 +182,7 @@ def table(settings: Settings, found: Rates, slides: int, workers: int) -> pd.Dat
         ("store", f"{learnt:,.0f} patches", learnt * found.bytes, learnt, found.keep),
         ("train", f"{fits} networks, {epochs} epochs", fits * found.network.megabytes * 1e6,
          fits, steps * epochs * found.network.learn),
-        ("predict", f"{asked:,.0f} patches, {settings.seeds} networks each",
+        ("predict", f"{asked:,.0f} patches, each by {settings.seeds}",
          asked * settings.seeds * found.told_row, asked, predict),
     ]  # fmt: skip
     counts = sorted({2**n for n in range(workers.bit_length()) if 2**n < workers} | {workers})
