@@ -189,7 +189,7 @@ def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
                 log.warning("a worker was lost%s; its job is done again", _during(jobs, hit))
                 for at in hit:
                     marks[at].unlink()
-                    done[at] = pool.once_more(at)
+                    done[at] = pool.again(at, 1 if len(hit) == 1 else 2)  # not all are to blame
                 losses = 0 if len(done) + turn > before else losses + 1
                 if losses == LOSSES:
                     raise JobError(
@@ -234,21 +234,23 @@ class _Pool:
             self.queue = QUEUE if fit == self.workers else 0
             self.workers, self.known = fit, True
 
-    def once_more(self, at: int) -> Outcome:
-        """Do a job again that lost its worker, in a process with no other beside it."""
+    def again(self, at: int, tries: int) -> Outcome:
+        """Do a job that lost its worker, in a process with no other beside it."""
         from joblib.externals.loky.process_executor import BrokenProcessPool
 
-        try:
-            outcome: Outcome = _executor(1).submit(call, self.jobs[at]).result()
-        except BrokenProcessPool as error:
-            name = self.jobs[at].name
-            died = JobError(
-                f"{name} killed its worker twice, and was set aside", received=_ending(error),
-                remedy="it may have lacked memory: smaller settings; the same command tries again",
-            )  # fmt: skip
-            return Outcome(name, None, died, 0.0)
-        else:
-            return outcome
+        for _ in range(tries):
+            try:
+                outcome: Outcome = _executor(1).submit(call, self.jobs[at]).result()
+            except BrokenProcessPool as error:
+                ending = _ending(error)
+            else:
+                return outcome
+        name = self.jobs[at].name
+        died = JobError(
+            f"{name} killed its worker twice, and was set aside", received=ending,
+            remedy="it may have lacked memory: smaller settings; the same command tries again",
+        )  # fmt: skip
+        return Outcome(name, None, died, 0.0)
 
     def close(self) -> None:
         """End the workers, unless they have done all and may wait for the next list."""
