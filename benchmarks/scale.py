@@ -169,12 +169,16 @@ def planned(folder: Path, number: int) -> str:
 
 
 @contextlib.contextmanager
-def struck(folder: Path, every: float) -> Iterator[list[int]]:
-    """Kill, every few seconds, the worker that began a job last; yield whom."""
+def struck(folder: Path, progress: Callable[[], float], step: float) -> Iterator[list[int]]:
+    """Kill the worker that began a job last at each step of some progress; yield whom."""
     stop, dead = threading.Event(), list[int]()
 
     def strike() -> None:
-        while not stop.wait(every):
+        due = progress() + step
+        while not stop.wait(0.01):
+            if progress() < due:
+                continue
+            due = progress() + step
             with contextlib.suppress(OSError, ValueError):  # nobody has begun yet
                 number = int((folder / "pid").read_text())
                 if number not in (*dead, os.getpid()):
@@ -190,16 +194,27 @@ def struck(folder: Path, every: float) -> Iterator[list[int]]:
         thread.join()
 
 
-def torture(folder: Path, n: int, *, cluster: bool, every: float = 5.0) -> tuple[int, list[str]]:
-    """Plan stub slides while workers are killed; return how many were, and what went wrong."""
+def torture(
+    folder: Path, n: int, *, cluster: bool, seconds: float = 5.0, plans: int = 0
+) -> tuple[int, list[str]]:
+    """Plan stub slides while workers are killed; return how many were, and what went wrong.
+
+    A worker is killed every few seconds, or after so many plans.
+    """
+    written = folder / "written"
+    written.touch()
     for number in range(STUBS):
         write_stub(folder / f"{number}.tif", (768, 1024), seed=number, tile=256)
     work = [Job(f"s{k:04d}", planned, (folder, k)) for k in range(n)]
     address = "local:2" if cluster else None
-    with clusters.on(address, sees=[folder]), struck(folder, every) as dead:
+    strikes = (
+        struck(folder, lambda: written.read_bytes().count(b"\n"), plans) if plans
+        else struck(folder, time.monotonic, seconds)
+    )  # fmt: skip
+    with clusters.on(address, sees=[folder]), strikes as dead:
         done = jobs.run(work, title="plans", workers=2, progress=False)
     wrong = [f"{one.name}: {one.error}" for one in done if one.error is not None]
-    lines = (folder / "written").read_text().split()
+    lines = written.read_text().split()
     wrong += [f"{name} was done twice" for name in sorted({x for x in lines if lines.count(x) > 1})]
     alone = [
         digest(plan_case(SAMPLER, f"s{k:04d}", folder / f"{k % STUBS}.tif", None, CLASSES))

@@ -69,7 +69,7 @@ def _estimate(name: str, slides: int, workers: int | None, data: Path | None, as
         root = dataset.root(data)
     real = challenges.real(name)
     found = growth.measure(
-        dataset, settings, root, load_manifest().dataset(growth.DRAWN), real and real.size
+        dataset, settings, root, load_manifest().dataset(growth.DRAWN), real.size if real else None
     )
     table = growth.table(settings, found, slides, workers or jobs.cores())
     if as_json:
