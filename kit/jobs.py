@@ -99,10 +99,8 @@ def call(job: Job, mark: Path | None = None) -> Outcome:
     except KitError as found:
         error = found
     except MemoryError as lack:
-        error = JobError(
-            f"memory does not suffice for {job.name}", received=str(lack) or "MemoryError",
-            remedy="fewer workers, or smaller settings",
-        )  # fmt: skip
+        error = JobError(f"memory does not suffice for {job.name}", received=repr(lack),
+                         remedy="fewer workers, or smaller settings")  # fmt: skip
     finally:
         if mark is not None:
             mark.unlink(missing_ok=True)
@@ -171,9 +169,8 @@ def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
 
     done: dict[int, Outcome] = {}
     turn, losses, pool = 0, 0, _Pool(jobs, workers)
-    with contextlib.closing(pool), tempfile.TemporaryDirectory(
-        prefix="kit-jobs-", ignore_cleanup_errors=True
-    ) as folder:  # fmt: skip
+    space = tempfile.TemporaryDirectory(prefix="kit-jobs-", ignore_cleanup_errors=True)
+    with contextlib.closing(pool), space as folder:
         marks = [Path(folder, str(position)) for position in range(len(jobs))]
         while turn < len(jobs):
             before = len(done) + turn
@@ -185,17 +182,16 @@ def _processes(jobs: Sequence[Job], workers: int) -> Generator[Outcome]:
                         yield done.pop(turn)
                         turn += 1
             except BrokenProcessPool as error:
+                pool.close()  # those beside the lost one end too, before their marks are read
                 hit = [at for at in left if at not in done and at >= turn and marks[at].exists()]
                 log.warning("a worker was lost%s; its job is done again", _during(jobs, hit))
                 for at in hit:
-                    marks[at].unlink()
+                    marks[at].unlink(missing_ok=True)
                     done[at] = pool.again(at, 1 if len(hit) == 1 else 2)  # not all are to blame
                 losses = 0 if len(done) + turn > before else losses + 1
                 if losses == LOSSES:
-                    raise JobError(
-                        "workers die before they begin a job", received=_ending(error),
-                        remedy="--workers 1 shows why",
-                    ) from error  # fmt: skip
+                    raise JobError("workers die before they begin a job", received=_ending(error),
+                                   remedy="--workers 1 shows why") from error  # fmt: skip
             while turn in done:
                 yield done.pop(turn)
                 turn += 1
@@ -229,8 +225,7 @@ class _Pool:
         if not self.known and outcome.error is None:
             fit = _memory.room(outcome.memory, self.workers, self.free)
             if fit < self.workers:
-                log.warning("memory has room for %d workers of %d MB: fewer work than %d",
-                            fit, outcome.memory >> 20, self.workers)  # fmt: skip
+                log.warning("memory has room for %d workers, not %d", fit, self.workers)
             self.queue = QUEUE if fit == self.workers else 0
             self.workers, self.known = fit, True
 
@@ -246,16 +241,16 @@ class _Pool:
             else:
                 return outcome
         name = self.jobs[at].name
-        died = JobError(
-            f"{name} killed its worker twice, and was set aside", received=ending,
-            remedy="it may have lacked memory: smaller settings; the same command tries again",
-        )  # fmt: skip
+        died = JobError(f"{name} killed its worker twice, and was set aside", received=ending,
+                        remedy="it may have lacked memory: smaller settings; the same command "
+                        "tries again")  # fmt: skip
         return Outcome(name, None, died, 0.0)
 
     def close(self) -> None:
-        """End the workers, unless they have done all and may wait for the next list."""
+        """End the workers, unless they have done all and wait for the next list."""
         if self.executor is not None:
             self.executor.shutdown(wait=True, kill_workers=True)
+            self.executor = None
 
 
 def _executor(workers: int) -> Any:
@@ -271,8 +266,7 @@ def _during(jobs: Sequence[Job], hit: Sequence[int]) -> str:
 
 def _ending(error: BaseException) -> str:
     """Return how a worker ended, in loky's words."""
-    codes = re.search(r"\{(.+)\}", str(error))
-    return codes.group(1) if codes else type(error).__name__
+    return (re.findall(r"\{(.+)\}", str(error)) or [type(error).__name__])[0]
 
 
 def visible_devices() -> list[str]:

@@ -275,7 +275,9 @@ def test_a_job_that_lacks_memory_is_named_and_the_others_are_done(
 ) -> None:
     found = run([Job("a", square, (2,)), Job("large", hungry), Job("b", square, (3,))])
     assert [one.value for one in found] == [4, None, 9]
-    assert "memory does not suffice for large. Received: array of 9 TB" in str(found[1].error)
+    assert "memory does not suffice for large. Received: MemoryError('array of 9 TB')" in str(
+        found[1].error
+    )
 
 
 def eats(*_: Any) -> int:

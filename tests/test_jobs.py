@@ -163,7 +163,7 @@ def test_the_memory_of_the_first_job_limits_how_many_run_at_once(
     monkeypatch.setattr(_memory, "free", lambda: 1)
     seen = jobs.values(run([Job(str(n), at_once, (tmp_path, n)) for n in range(7)], 2))
     assert seen[3:] == [1, 1, 1, 1]
-    assert "memory has room for 1 workers" in caplog.text
+    assert "memory has room for 1 workers, not 2" in caplog.text
 
 
 def test_room_is_what_the_first_job_leaves() -> None:
