@@ -19,9 +19,9 @@ from kit.errors import JobError, KitError
 
 log = logging.getLogger(__name__)
 
-IDLE = 300  # seconds after which workers without a job end
-LOSSES = 3  # workers lost in a row, with no job done, that are no accident
-QUEUE = 4  # jobs handed out beyond those at work, so that no worker waits for its next
+IDLE, LOSSES, QUEUE = 300, 3, 4
+"""Seconds after which workers without a job end; workers lost in a row, with no job done, that are
+no accident; jobs handed out beyond those at work, so that no worker waits for its next."""
 WORKER = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
      "OPENCV_FOR_THREADS_NUM", "KIT_WORKER"), "1",
@@ -266,7 +266,7 @@ def _during(jobs: Sequence[Job], hit: Sequence[int]) -> str:
 
 def _ending(error: BaseException) -> str:
     """Return how a worker ended, in loky's words."""
-    return (re.findall(r"\{(.+)\}", str(error)) or [type(error).__name__])[0]
+    return str((re.findall(r"\{(.+)\}", str(error)) or [type(error).__name__])[0])
 
 
 def visible_devices() -> list[str]:
