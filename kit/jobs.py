@@ -242,8 +242,7 @@ class _Pool:
                 return outcome
         name = self.jobs[at].name
         died = JobError(f"{name} killed its worker twice, and was set aside", received=ending,
-                        remedy="it may have lacked memory: smaller settings; the same command "
-                        "tries again")  # fmt: skip
+                        remedy="smaller settings; the same command tries again")  # fmt: skip
         return Outcome(name, None, died, 0.0)
 
     def close(self) -> None:

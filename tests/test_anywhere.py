@@ -35,6 +35,19 @@ def test_plans_are_one_table(tmp_path: Path) -> None:
     assert found[0][1] > 20
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("data", "make", "synthetic_mri"), ("data", "verify", "idc_patches"),
+     ("predict", "run", "--data", "d", "--out", "o"), ("doctor", "--estimate", "help2019"),
+     ("patches", "s.tif", "--patch-size", "8", "--out", "p")],
+)  # fmt: skip
+def test_no_workers_are_refused(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.code_of(*command, "--workers", "0") == 2
+    assert "0 is not in the range x>=1" in capsys.readouterr().err
+
+
 def run_everywhere(
     folder: Path, capsys: pytest.CaptureFixture[str], *command: object
 ) -> list[dict[str, Any]]:
