@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kit import _stand_in_eyes, drawing, drawing_organs
+from kit import _stand_in_eyes, _stand_in_patches, drawing, drawing_organs
 from kit._drawn import FOLDABLE
 from kit._drawn import patients as _patients
 from kit._drawn import rng as _rng
@@ -270,7 +270,11 @@ _SETS: dict[str, Draw] = {
     "synthetic_fundus": _draw_fundus,
     "synthetic_mri": draw_mri,
 }
-_STAND_INS: dict[str, Draw] = {"khd2019": _written(_stand_in_eyes.files), "rsna2021": draw_rsna}
+_STAND_INS: dict[str, Draw] = {
+    "khd2020": _written(_stand_in_patches.files),
+    "khd2019": _written(_stand_in_eyes.files),
+    "rsna2021": draw_rsna,
+}
 NAMES = tuple(_SETS)
 STAND_INS = tuple(_STAND_INS)
 """Data sets of challenges that may not be passed on: drawn in their place, laid out as they are."""
