@@ -15,6 +15,7 @@ import numpy as np
 from kit import drawing
 
 SIDE = 512  # pixels
+ENLARGED = 2  # the tissue is drawn this much smaller: nuclei are 7 to 9 pixels in radius
 OF_A_SLIDE = 8  # patches, at most
 SHARES = {
     "train": {"benign": 5600, "malignant": 2400},
@@ -57,7 +58,7 @@ def patches(seed: int, scale: float) -> list[Patch]:
 
 
 def files(seed: int, scale: float) -> Iterator[tuple[str, bytes]]:
-    """Yield the path and the bytes of each file of the data set; labels of the test are not told."""
+    """Yield the path and the bytes of each file; labels of the test are not told."""
     every = patches(seed, scale)
     lines = [f"{one.number} {CODES[one.label]}\n" for one in every if one.split == "train"]
     yield LABELS, "".join(lines).encode()
@@ -69,7 +70,7 @@ def _png(seed: int, one: Patch) -> bytes:
     of_slide = np.random.default_rng([seed, 2020, one.slide])
     look, grade = drawing.stain(of_slide), float(of_slide.normal(0, 0.25))
     rng = np.random.default_rng([seed, 2020, one.slide, one.number])
-    cells = (SIDE // drawing.COARSE, SIDE // drawing.COARSE)
+    cells = (SIDE // ENLARGED // drawing.COARSE,) * 2
     malignant = one.label == "malignant"
     maps = np.zeros(cells, np.float32)
     atypia = (0.75 if malignant else 0.2) + grade + rng.normal(0, 0.2)
@@ -78,5 +79,6 @@ def _png(seed: int, one: Patch) -> bytes:
     present = np.clip(1 - 0.5 * (drawing.clouds(rng, cells, 4) > 1.4), 0, 1)
     image = drawing.tissue(rng, look, atypical.astype(np.float32), maps + np.float32(inflamed),
                            present)  # fmt: skip
+    image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return bytes(cv2.imencode(".png", stored, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1])

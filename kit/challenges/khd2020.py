@@ -9,9 +9,9 @@ The team had a script for each way to train; here each is a recipe or an option 
     mutual learning --recipe mutual                   two students, targets detached
 
 Two at 331 and one at 339 px: `--recipe team --set seeds=2` and `--recipe team --set
-image_size=339`, then `kit ensemble RUN1 RUN2 --method mean --max-mb 300`. ImageNet's weights, or any
-others, are named in the manifest; `--set weights=RUN` begins with a network of a finished run, such
-as one of `idc_patches`; without either, networks are trained from scratch. `--set teacher=RUN`
+image_size=339`, then `kit ensemble RUN1 RUN2 --method mean --max-mb 300`. ImageNet's weights, or
+any others, are named in the manifest; `--set weights=RUN` begins with a network of a finished run,
+such as one of `idc_patches`; without either, networks are trained from scratch. `--set teacher=RUN`
 distils. Five ResNet50 are 472 MB: the platform takes 300, so that the folds only measure.
 """
 
@@ -24,7 +24,7 @@ from kit.official import Official
 from kit.submission import Format
 
 FLIPS = "patch-brightness-contrast-stain"
-"""Flips and nothing else. The team had two, the kit's policy has all eight symmetries of a square."""
+"""Flips and nothing else: the team had two, the kit has all eight symmetries of a square."""
 TEAM = {
     "model": "resnet50", "image_size": 331, "augment": FLIPS, "optimizer": "adam",
     "learning_rate": 1e-4, "schedule": "staircase", "decay": 0.975, "weight_decay": 0.0,
