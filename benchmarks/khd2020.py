@@ -1,9 +1,8 @@
 """The two recipes of KHD 2020 on real patches: `python benchmarks/khd2020.py --data DIR [--save]`.
 
 IDC patches (some 1,500 of 50 px, whole patients, three folds), then BreakHis (268 images, 16
-patients, five folds) from scratch
-and after IDC, beginning with a network of the IDC run.
-Called again with the same `--out` it goes on where it stopped.
+patients, five folds) from scratch and after IDC, beginning with a network of the IDC run. Called
+again with the same `--out` it goes on where it stopped.
 """
 
 from __future__ import annotations
