@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import arguments, keep
-from khd2019 import differences, interval, minutes
+from khd2019 import interval, minutes
 
 from kit.challenges import open_run, recipes
+from kit.comparison import compare
 from kit.pipeline import Run
 
 COLUMNS = ("data set", "recipe", "AUC", "accuracy", "mean of six", "AUC less the team's",
@@ -44,6 +45,19 @@ def opened(data: str | None, out: Path, name: str, recipe: str, **more: Any) -> 
     folder = f"{name}_{recipe.replace(' ', '_')}{'_begun' if 'weights' in more else ''}"
     values = {**RECIPES[recipe], **more}
     return open_run(name, data=data, out=out / folder, settings=values, workers=0)
+
+
+def differences(team: Run, run: Run) -> tuple[str, str]:
+    """Return by how much a run's AUC and accuracy lie above the team's, on the same rows."""
+    a, b = (one.scored().table.sort_values("case_id") for one in (team, run))
+    column = f"prob_{team.dataset.positive}"
+    found = compare(a.y_true, a[column], b[column], pred_a=a.y_pred, pred_b=b.y_pred,
+                    positive=team.dataset.positive, groups=a.group)  # fmt: skip
+    auc, accuracy = (
+        f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}), p {one.p:.3f}"
+        for one in (found["auc"], found["accuracy"])
+    )
+    return auc, accuracy
 
 
 def line(name: str, recipe: str, run: Run, team: Run) -> list[str]:

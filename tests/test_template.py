@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from project import code_of
 
 import kit.challenges
 from kit.challenges import find, open_run, real, template
@@ -69,16 +70,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_walk_of_readme_ends_in_the_judges_file(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kit.cli import main
-
     assert f"kit run {NAME} --smoke" in section()
     drawn = make("synthetic_patches", project / "data" / NAME, scale=0.05)
     found = find(NAME, load_manifest())
     assert (found.dataset.name, found.official.name, found.forbids) == (NAME, "AUC", {})
     assert found.settings["augment"] == "patch_strong"
     assert real(NAME).size == (96, 96)
-    code = main(["run", NAME, "--smoke", "--workers", "0", "--json", "--set", "epochs=1",
-                 "--set", "resamples=100"])  # fmt: skip
+    code = code_of("run", NAME, "--smoke", "--workers", 0, "--json", "--set", "epochs=1",
+                   "--set", "resamples=100")  # fmt: skip
     assert code == 0
     done = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert done["synthetic"] and done["official"]["name"] == "AUC"
