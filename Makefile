@@ -4,6 +4,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.kit-stamp
 OLDEST := .venv-oldest
+BESIDE := -n auto --dist loadfile
 
 .PHONY: help run test check test-oldest test-kaggle test-jax test-torch jax lint format types slow notebooks install clean
 
@@ -14,12 +15,12 @@ run: $(STAMP) ## execute the notebooks in order on embedded data, print the six 
 	$(PY) notebooks/run.py
 
 test: $(STAMP) ## the fast tests
-	$(PY) -m pytest -m "not slow and not real_data"
+	$(PY) -m pytest $(BESIDE) -m "not slow and not real_data"
 
 check: lint types slow ## lint, types, and the slow tests (KIT_REAL_DATA=folder adds real data)
 
 slow: $(STAMP)
-	$(PY) -m pytest -m "slow or real_data"
+	$(PY) -m pytest $(BESIDE) -m "slow or real_data"
 
 test-oldest: $(OLDEST)/.kit-stamp ## the fast tests on Python 3.12 with the lower bounds
 	$(OLDEST)/bin/python -m pytest -m "not slow and not real_data"

@@ -251,7 +251,8 @@ def drawn(settings: Settings, data: Path, out: Path, scale: float) -> Bench:
     root = synthetic.make(name, data / name, scale=scale)
     entry = load_manifest().dataset(name)
     cases = entry.cases(root=root)
-    cases["key"] = kinds.content_key(entry, root, cases, FileIndex(out / "inputs.parquet"))
+    index = FileIndex(out / "inputs.parquet")
+    cases["key"] = kinds.content_key(entry, root, cases, index, settings)
     plan, _ = kinds.patches(cases, entry, root, settings, folder=out / "plans",
                             workers=jobs.cores())  # fmt: skip
     items = kinds.items(cases, plan, settings)
@@ -274,7 +275,8 @@ def real(settings: Settings, data: Path, out: Path, k: int) -> Bench:
     entry = load_manifest().dataset("idc_patches")
     root = entry.root(data)
     cases = entry.cases(root=root)
-    cases["key"] = kinds.content_key(entry, root, cases, FileIndex(out / "inputs.parquet"))
+    index = FileIndex(out / "inputs.parquet")
+    cases["key"] = kinds.content_key(entry, root, cases, index, settings)
     items = kinds.items(cases, None, settings).assign(truth=cases.label, predict=False)
     make = _maker(entry, root, settings, items, out)
     pixels = make("none").pixels

@@ -57,13 +57,47 @@ def slide_heatmap(
         TableError: The heatmap is of another slide, or the patches are not of one case.
         MaskError: The mask has no such value.
     """
+    measure = f"probability of {short(heatmap.name)}"
+    return _figure(slide, heatmap, patches, column, measure, tissue, mask, top)
+
+
+def slide_attention(
+    slide: Slide,
+    heatmap: Heatmap,
+    patches: pd.DataFrame,
+    *,
+    tissue: TissueMask | None = None,
+    mask: MaskImage | None = None,
+    top: int = 8,
+) -> Figure:
+    """Draw where networks of bags looked on a slide, and the patches they looked at most.
+
+    Args:
+        slide: Open slide.
+        heatmap: The map of their attention.
+        patches: `kit.mil.attention_table` of the slide.
+        tissue: As in `slide_heatmap`, and so the others.
+        mask: Its tumour mask, with a value named "tumour".
+        top: Patches to show, at least 1.
+
+    Raises:
+        TableError: The map is of another slide, or the patches are not of one case.
+        MaskError: The mask has no such value.
+    """
+    return _figure(slide, heatmap, patches, "attention", "rank of attention", tissue, mask, top)
+
+
+def _figure(
+    slide: Slide, heatmap: Heatmap, patches: pd.DataFrame, column: str, measure: str,
+    tissue: TissueMask | None, mask: MaskImage | None, top: int,
+) -> Figure:  # fmt: skip
     if heatmap.size_level0 != slide.size:
         raise TableError("the heatmap is of another slide", expected=f"size {slide.size}",
                          received=f"size {heatmap.size_level0}", path=slide.path)  # fmt: skip
     chosen = _most_suspicious(of_places(patches, column), column, positive_int("top", top))
     thumbnail = slide.thumbnail(THUMBNAIL)
     strip = _strip(slide, chosen)
-    figure, (left, middle, right), below = _axes(slide, heatmap, strip.shape)
+    figure, (left, middle, right), below = _axes(slide, heatmap, measure, strip.shape)
     _show(left, slide, thumbnail, "The numbers are the patches below")
     _number(left, slide, chosen)
     told = "Tissue (green)" if mask is None else "Tissue (green), drawn tumour (orange)"
@@ -72,7 +106,7 @@ def slide_heatmap(
     if mask is not None:
         _outline(middle, slide, _drawn(mask, slide, thumbnail, heatmap.name), TUMOUR)
     _show(right, slide, thumbnail, f"Looked at: {100 * _seen(heatmap):.0f} % of the slide")
-    _overlay(figure, right, heatmap)
+    _overlay(figure, right, heatmap, measure)
     picture(below, strip)
     for number, value in enumerate(chosen[column], start=1):
         row, place = divmod(number - 1, IN_A_ROW)
@@ -120,14 +154,14 @@ def _strip(slide: Slide, chosen: pd.DataFrame) -> np.ndarray:
 
 
 def _axes(
-    slide: Slide, heatmap: Heatmap, strip: tuple[int, ...]
+    slide: Slide, heatmap: Heatmap, measure: str, strip: tuple[int, ...]
 ) -> tuple[Figure, list[Axes], Axes]:
     """Return a figure, three axes as high as the slide asks for, and one below them."""
     _, _, width, height = slide.bounds
     above = float(np.clip(WIDE * height / width, 1.6, TALL))
     under = WIDTH * strip[0] / strip[1]
     name = short(heatmap.case_id or "slide", 40)
-    title = f"{name}: probability of {short(heatmap.name)}"
+    title = f"{name}: {measure}"
     figure, axes = panels(above + under + 0.6, 3, 2, title=title, ratios=(above, under))
     for axis in axes[3:]:
         axis.remove()
@@ -161,7 +195,7 @@ def _drawn(mask: MaskImage, slide: Slide, thumbnail: np.ndarray, name: str) -> n
     return np.asarray(mask.read_patches([[0, 0]], slide.size, (width, height))[0] == value)
 
 
-def _overlay(figure: Figure, axis: Axes, heatmap: Heatmap) -> None:
+def _overlay(figure: Figure, axis: Axes, heatmap: Heatmap, measure: str) -> None:
     """Draw the map where something was looked at, and its scale."""
     level, values = next(
         (level, values) for level, values in enumerate(pyramid(heatmap.values))
@@ -175,7 +209,7 @@ def _overlay(figure: Figure, axis: Axes, heatmap: Heatmap) -> None:
     )  # fmt: skip
     axis.axis(limits)
     scale = figure.colorbar(axis.images[-1], ax=axis, shrink=0.8)
-    scale.set_label(f"probability of {short(heatmap.name)}", fontsize=8)
+    scale.set_label(measure, fontsize=8)
     scale.solids.set_alpha(1)  # type: ignore[union-attr]
     scale.ax.tick_params(labelsize=8)
 

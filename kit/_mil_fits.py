@@ -45,7 +45,7 @@ class Fit:
     @property
     def path(self) -> Path:
         """Return where the network is, its note (`.json`) and predictions beside it."""
-        return self.out / f"{stem(self.fold, self.seed)}.keras"
+        return network_path(self.out, self.fold, self.seed)
 
     def key(self, bags: FoldBags, learnt: pd.DataFrame) -> str:
         """Return the fingerprint of all that decides the network."""
@@ -59,6 +59,11 @@ class Fit:
     def done(self, key: str) -> bool:
         """Return whether the network stands, whole, with this fingerprint."""
         return stands(self.path, key)
+
+
+def network_path(out: Path, fold: int, seed: int) -> Path:
+    """Return where a network of bags is; the name is none of those that predict patches."""
+    return out / f"mil_{stem(fold, seed)}.keras"
 
 
 def network_of(model: str, width: int, classes: int) -> keras.Model:

@@ -40,8 +40,12 @@ def probabilities(network: keras.Model, bag: np.ndarray) -> np.ndarray:
     Raises:
         TableError: The bag is empty, of another width, or not finite.
     """
+    import keras
+
     _check_bag(network, bag)
-    found = np.asarray(_numbers(network(padded(bag), training=False))[0], np.float64)
+    logits = keras.Model(network.input, network.get_layer(LOGITS).output)
+    given = np.asarray(_numbers(logits(padded(bag), training=False))[0], np.float64)
+    found = np.exp(given - given.max())  # of float64: float32 ties slides that are sure
     return np.asarray(found / found.sum())
 
 
@@ -118,7 +122,7 @@ def attention_table(
         TableError: The slide has no patch, or the file does not say where its patches lie.
     """
     named = "*" if fold is None else str(fold)
-    paths = sorted(Path(out).glob(f"fold{named}_seed*.keras"))
+    paths = sorted(Path(out).glob(f"mil_fold{named}_seed*.keras"))
     if not paths:
         raise MissingDataError("no network of bags", path=out, received=f"fold {fold}",
                                expected="what cross_validate wrote")  # fmt: skip

@@ -17,11 +17,11 @@ import pandas as pd
 from kit._choices import Choice, choose, ties
 from kit._learners import Learner
 from kit.checks import choice, columns, first, labels
-from kit.errors import KitError, TableError
+from kit.errors import KitError, SettingsError, TableError
 from kit.rules import Rule
 from kit.slide_features import KEY
 
-__all__ = ["Fitted", "Rule", "fit", "to_cases"]
+__all__ = ["Fitted", "Rule", "fit", "ties", "to_cases"]
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +127,15 @@ def fit(
         positive: The positive one.
 
     Raises:
+        SettingsError: The rule is a network of bags.
         TableError: A label is unknown, a row is doubled, a feature is missing, a case has no
             network or lacks one of its fold's.
         MissingMppError: The rule needs an area, and a slide has no mpp.
     """
     choice("positive", positive, classes)
+    if rule.pooled:
+        raise SettingsError("a network of bags is no rule of patch predictions",
+                            received=f"rule {rule}", remedy="kit.mil.cross_validate")  # fmt: skip
     columns(cases, ["case_id", "group", "fold", "label"])
     labels(cases["label"], classes)
     rows = _rows(features, cases.assign(split="train"))

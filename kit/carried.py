@@ -38,7 +38,8 @@ def files(out: Path) -> list[Path]:
     """Return the files that are carried, the networks and their notes last."""
     run = finished.load(out)
     kept = [Path(out) / name for name in KEPT if (Path(out) / name).is_file()]
-    return [*kept, *run.models, *(model.with_suffix(".json") for model in run.models)]
+    networks = [*run.models, *run.pooling]
+    return [*kept, *networks, *(network.with_suffix(".json") for network in networks)]
 
 
 def megabytes(out: Path) -> float:

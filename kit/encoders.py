@@ -235,16 +235,47 @@ def bags(
     for path, fold in zip(notes, numbers, strict=True):
         if fold != NO_LABELS:
             _check_fold(Path(path), fold, folds)
-    found = {}
-    for path, fold in zip(notes, numbers, strict=True):
-        places = {case: vectors_path(folder, path, case) for case in map(str, cases.case_id)}
-        missing = [case for case, place in places.items() if not place.is_file()]
-        if missing:
-            raise MissingDataError("slides have no vectors", received=first(missing),
-                                   path=Path(folder) / Path(path).stem,
-                                   remedy="embed them, or leave them out")  # fmt: skip
-        found[fold] = _vector_files.of_paths(places)
-    return SlideBags(found)
+    return SlideBags({
+        fold: _vectors(cases, path, folder) for path, fold in zip(notes, numbers, strict=True)
+    })  # fmt: skip
+
+
+def of_new(cases: pd.DataFrame, encoders: Sequence[Path], folder: Path) -> SlideBags:
+    """Return the vectors of slides of no fold, for `kit.mil.predict`.
+
+    Args:
+        cases: `case_id`.
+        encoders: Those whose vectors the bags' networks learnt from, one of each fold.
+        folder: Where the vectors are.
+
+    Raises:
+        MissingDataError: A slide has no vectors.
+        TableError: A file cannot be read.
+    """
+    numbers = [int(read_json(path.with_suffix(".json"))["fold"]) for path in encoders]
+    return SlideBags({
+        fold: _vectors(cases, path, folder) for path, fold in zip(encoders, numbers, strict=True)
+    })  # fmt: skip
+
+
+def of_folds(networks: Sequence[Path]) -> list[Path]:
+    """Return the networks of a run that serve as encoders: the first seed's of each fold."""
+    notes = {path: read_json(Path(path).with_suffix(".json")) for path in networks}
+    lowest: dict[int, Path] = {}
+    for path in sorted(networks, key=lambda path: int(notes[path]["seed"])):
+        lowest.setdefault(int(notes[path]["fold"]), path)
+    return [lowest[fold] for fold in sorted(lowest) if fold >= 0]
+
+
+def _vectors(cases: pd.DataFrame, encoder: Path, folder: Path) -> _vector_files.Bags:
+    """Return the vectors of slides by one encoder."""
+    places = {case: vectors_path(folder, encoder, case) for case in map(str, cases.case_id)}
+    missing = [case for case, place in places.items() if not place.is_file()]
+    if missing:
+        raise MissingDataError("slides have no vectors", received=first(missing),
+                               path=Path(folder) / Path(encoder).stem,
+                               remedy="embed them, or leave them out")  # fmt: skip
+    return _vector_files.of_paths(places)
 
 
 def _check_fold(encoder: Path, fold: int, folds: pd.DataFrame | None) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from kit._augment_figures import augmentations as augmentations
 from kit._embedding_figures import embedding_map as embedding_map
+from kit._heatmap_figures import slide_attention as slide_attention
 from kit._heatmap_figures import slide_heatmap as slide_heatmap
 from kit._interval_figures import comparison as comparison
 from kit._interval_figures import forest as forest

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import aggregate, inference, kinds, ledger, store, submission
+from kit import aggregate, inference, kinds, ledger, mil, store, submission
 from kit.backend import load_backend
 from kit.ensemble import Ensemble
 from kit.errors import ImageError, KitError, MissingDataError
 from kit.files import FileIndex, read_json, sha256
 from kit.manifest import Dataset
 from kit.settings import Settings
-from kit.slide_scores import SlideStage, read_rule
+from kit.slide_scores import SlideStage, networks_of, read_rule
 from kit.stain import Normaliser
 from kit.submission import Format
 
@@ -36,6 +36,7 @@ class Finished:
     threshold: float | None
     models: tuple[Path, ...]
     stain: Normaliser | None = None
+    pooling: tuple[Path, ...] = ()
 
 
 def need(out: Path, *names: str) -> Path:
@@ -64,8 +65,12 @@ def load(out: Path) -> Finished:
     style = {**said["style"], "codes": tuple(tuple(pair) for pair in said["style"]["codes"])}
     place = out / "models" if (out / "models").is_dir() else out  # a bundle has no folders
     models = tuple(place / f"{name}.keras" for name in chosen["networks"])
-    for model in models:
-        if not model.is_file() or sha256(model) != chosen["networks"][model.stem]:
+    pooling, apart = networks_of(out / "rule.json"), out / "mil"
+    bags = tuple((apart if apart.is_dir() else out) / f"{name}.keras" for name in pooling)
+    for model, sha in zip(
+        [*models, *bags], [*chosen["networks"].values(), *pooling.values()], strict=True
+    ):
+        if not model.is_file() or sha256(model) != sha:
             raise MissingDataError(
                 "a network of the ensemble is missing or damaged", path=model,
                 remedy="run the `kit run` command that made it again: it is trained anew",
@@ -74,7 +79,7 @@ def load(out: Path) -> Finished:
     return Finished(
         out, entry, Settings(**said["settings"]), Format(**style),
         Ensemble.from_dict(chosen), chosen["threshold"], models,
-        Normaliser.from_dict(said["stain"]) if said.get("stain") else None,
+        Normaliser.from_dict(said["stain"]) if said.get("stain") else None, bags,
     )  # fmt: skip
 
 
@@ -207,18 +212,25 @@ def _of_slides(
     """
     tables, unread = stage.predict(cases, plan, run.models)
     lost = {**dict(zip(unopened.case_id, unopened.reason, strict=True)), **unread}
-    fitted = read_rule(run.out / "rule.json")
-    if failed is None or fitted is None:
+    positive = run.dataset.positive
+    if failed is None or positive is None:
         _need_all(list(lost.values()), stage.root)
     if maps is not None:
         stage.heatmaps(tables, cases, maps)
-    found = stage.score(stage.features(tables, cases), cases, fitted)
-    if failed is None or fitted is None:
+    if run.pooling:
+        read = cases[~cases.case_id.isin(lost)]
+        bags = stage.bags(read, plan, run.models)
+        said = mil.predict(run.pooling, bags, list(read.case_id), run.dataset.classes)
+        found = aggregate.to_cases(said, cases, run.dataset.classes, positive)
+    else:
+        rule = read_rule(run.out / "rule.json")
+        found = stage.score(stage.features(tables, cases), cases, rule)
+    if failed is None or positive is None:
         return found
     for reason in lost.values():
         log.warning("scored %g, because it cannot be read: %s", failed, reason)
-    for name in fitted.classes:
-        value = failed if name == fitted.positive else 1 - failed
+    for name in run.dataset.classes:
+        value = failed if name == positive else 1 - failed
         found.loc[found.case_id.isin(lost), f"prob_{name}"] = value
     return found
 

@@ -15,14 +15,14 @@ Which encoder may be shown which fold, `kit.encoders` says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from kit._bags import FoldBags, Source
-from kit._mil_fits import BATCH, FORMAT, Fit, train
+from kit._mil_fits import BATCH, FORMAT, Fit, network_path, train
 from kit._mil_uses import attention as attention
 from kit._mil_uses import attention_table as attention_table
 from kit._mil_uses import probabilities as probabilities
@@ -49,7 +49,8 @@ Tables = tuple[pd.DataFrame, pd.DataFrame]
 
 def cross_validate(
     folds: pd.DataFrame, bags: Source, *, classes: Sequence[str], positive: str | None, out: Path,
-    model: str = "attention_mil", tests: pd.DataFrame | None = None, seeds: int = 3,
+    model: str = "attention_mil", tests: pd.DataFrame | None = None,
+    only: Sequence[int] | None = None, seeds: int = 3,
     epochs: int | None = None, learning_rate: float | None = None, weight_decay: float = 0.05,
     instances: int = 4096, seed: int = 0, threads: int = 1, device: str = "auto",
 ) -> Tables:  # fmt: skip
@@ -73,6 +74,7 @@ def cross_validate(
         out: Folder of the networks and their predictions.
         model: A network of bags: attention_mil or chowder.
         tests: Further slides, `case_id, group`, predicted by every network.
+        only: Folds to train; None: all.
         seeds: Networks of each fold.
         epochs: Times that a network sees each slide; None: as `PACE` says.
         learning_rate: The highest: up for a tenth of the steps, then down half a cosine; None: as
@@ -108,8 +110,9 @@ def cross_validate(
     asked = folds[["case_id", "group", "label"]].assign(split="train", fold=folds.fold)
     further = folds.iloc[:0] if tests is None else tests
     further = further[["case_id", "group"]].assign(label=None, split="test")
+    numbers = sorted({int(number) for number in (folds.fold if only is None else only)})
     parts = []
-    for fold in sorted(int(number) for number in folds.fold.unique()):
+    for fold in numbers:
         source = FoldBags(bags, fold, [*asked.case_id, *further.case_id])
         seen = [*asked.case_id[asked.fold == fold], *further.case_id]
         learnt = _learnt(asked[asked.fold != fold], source, classes)
@@ -118,7 +121,8 @@ def cross_validate(
             parts.append(_fit_and_predict(fit, source, learnt, seen))
     found = pd.concat(parts, ignore_index=True)
     is_test = found.case_id.isin(further.case_id)
-    oof = to_cases(found[~is_test], asked, classes, positive)
+    held = asked[asked.fold.isin(numbers)]
+    oof = to_cases(found[~is_test], held, classes, positive)
     if not len(further):
         return oof, oof.iloc[:0]
     return oof, to_cases(found[is_test], further, classes, positive)
@@ -184,12 +188,55 @@ def _fit_and_predict(
     if table_key(path) == made_by:
         return read_table(path)
     load_backend(fit.recipe.threads, fit.recipe.device)
-    network = load_network(fit.path)
-    shown = [case for case in seen if source.sizes[case]]
-    prob = np.array([probabilities(network, source(case)) for case in shown])
-    prob = prob.reshape(len(shown), len(fit.classes))
-    table = pd.DataFrame({"case_id": shown, "fold": fit.fold, "seed": fit.seed, "model": fit.model})
-    for position, name in enumerate(fit.classes):
-        table[f"prob_{name}"] = prob[:, position]
+    table = _said(fit.path, source, [case for case in seen if source.sizes[case]])
     write_table(table, path, made_by)
     return table
+
+
+def predict(
+    networks: Sequence[Path], bags: Source, case_ids: Sequence[str], classes: Sequence[str]
+) -> pd.DataFrame:
+    """Return what the networks of `cross_validate` say of new slides.
+
+    Args:
+        networks: Their files, each with its note (`.json`) beside it.
+        bags: From case id and fold to the slide's vectors, by the encoder that the fold's networks
+            learnt from.
+        case_ids: The slides, of none of the folds.
+        classes: As the networks were trained on.
+
+    Returns:
+        A row for each network and slide with a patch, `case_id, fold, seed, model`,
+        `prob_<class>`; `kit.aggregate.to_cases` gives the others the stated score.
+
+    Raises:
+        TableError: A bag is no finite (n, d) of the network's width.
+        ModelError: The networks have learnt other classes.
+    """
+    load_backend(1)
+    parts = []
+    for path in networks:
+        note = read_json(path.with_suffix(".json"))
+        if note["classes"] != list(classes):
+            raise ModelError("the network knows other classes", expected=", ".join(classes),
+                             received=", ".join(note["classes"]), path=path)  # fmt: skip
+        source = FoldBags(bags, int(note["fold"]), case_ids)
+        parts.append(_said(path, source, [case for case in case_ids if source.sizes[case]]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def files(out: Path, table: pd.DataFrame) -> list[Path]:
+    """Return the networks in a folder that made these predictions, `fold, seed`."""
+    made = table[["fold", "seed"]].drop_duplicates().sort_values(["fold", "seed"])
+    return [network_path(out, fold, seed) for fold, seed in made.to_numpy(int).tolist()]
+
+
+def _said(path: Path, bags: Callable[[str], np.ndarray], cases: Sequence[str]) -> pd.DataFrame:
+    """Return a network's row for each of these slides, each of which has a patch."""
+    note, network = read_json(path.with_suffix(".json")), load_network(path)
+    names = [f"prob_{name}" for name in note["classes"]]
+    prob = np.array([probabilities(network, bags(case)) for case in cases])
+    return pd.DataFrame({
+        "case_id": cases, **{key: note[key] for key in ("fold", "seed", "model")},
+        **dict(zip(names, prob.reshape(len(cases), len(names)).T, strict=True)),
+    })  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kit import figures
 from kit.annotations import MaskImage
-from kit.files import read_table
+from kit.encoders import SlideBags
 from kit.heatmaps import read_tiff
 from kit.slides import open_slide
 from kit.store import Store
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 8
+PATCHES = 2000  # of which vectors are drawn
 
 
 def draw(
@@ -90,7 +91,7 @@ def patches_on_slide(
 
 
 def slide_heatmap(
-    path: Path, own_mpp: float | None, mask: MaskImage | None, tiff: Path, table: Path
+    path: Path, own_mpp: float | None, mask: MaskImage | None, tiff: Path, seen: pd.DataFrame
 ) -> Figure:
     """Return a slide with its tissue, its mask where there is one, and its heatmap.
 
@@ -99,13 +100,36 @@ def slide_heatmap(
         own_mpp: Its resolution, in place of what the file says.
         mask: Its mask.
         tiff: Its heatmap.
-        table: Its patch predictions.
+        seen: Its patch predictions.
     """
     heatmap = read_tiff(tiff)
     with open_slide(path, mpp=own_mpp) as slide:
-        return figures.slide_heatmap(
-            slide, heatmap, read_table(table), column=f"prob_{heatmap.name}", mask=mask
-        )
+        return figures.slide_heatmap(slide, heatmap, seen, column=f"prob_{heatmap.name}", mask=mask)
+
+
+def slide_attention(
+    path: Path, own_mpp: float | None, mask: MaskImage | None, tiff: Path, seen: pd.DataFrame
+) -> Figure:
+    """Return a slide with where networks of bags looked; `seen` is `kit.mil.attention_table`."""
+    with open_slide(path, mpp=own_mpp) as slide:
+        return figures.slide_attention(slide, read_tiff(tiff), seen, mask=mask)
+
+
+def vectors_by_class(folds: pd.DataFrame, bags: SlideBags, seed: int) -> Figure:
+    """Return the vectors of patches of one fold's slides, by a network that has not seen them.
+
+    Args:
+        folds: The slides, `case_id, label, fold`, of one fold.
+        bags: The vectors.
+        seed: Of the choice of patches.
+    """
+    random, parts, names = np.random.default_rng(seed), [], list[str]()
+    for case_id, label, fold in folds[["case_id", "label", "fold"]].to_numpy().tolist():
+        bag = bags(case_id, fold)
+        chosen = random.permutation(len(bag))[: max(1, PATCHES // len(folds))]
+        parts.append(bag[np.sort(chosen)])
+        names += [label] * len(chosen)
+    return figures.embedding_map(np.concatenate(parts), names, of="class of the slide")
 
 
 def figure_table(metrics: Mapping[str, Any]) -> pd.DataFrame:

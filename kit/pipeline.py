@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ import pandas as pd
 
 from kit import (
     alike,
-    heatmaps,
     histories,
     ledger,
     marks,
@@ -24,22 +22,21 @@ from kit import (
     submission,
 )
 from kit.ensemble import Ensemble
-from kit.files import digest, read_json, table_key, write_json
-from kit.lesion_scores import Scores
-from kit.predicted import Predicted
+from kit.files import digest, read_json, write_json
+from kit.mapped import Mapped
 from kit.recipes import recipe_of
 from kit.scoring import Scored
 from kit.settings import settings_key
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 log = logging.getLogger(__name__)
 
 CHOSEN = "the held-out fold chose the epoch, so that these figures are a little optimistic"
 
 
-class Run(Predicted):
+class Run(Mapped):
     """One run of a challenge, from its cases to a submission and a report; see `Prepared`."""
 
     def ensemble(self) -> Ensemble:
@@ -56,7 +53,7 @@ class Run(Predicted):
     def metrics(self) -> dict[str, Any]:
         """Return the six metrics, their mean and AUC with intervals; also in `metrics.json`."""
         path, values = self.out / "metrics.json", self.settings
-        about, said = self._about_slides()
+        about, said = self.about_slides()
         cautions = [*alike.cautions(self.alike(), self.cases(), self.dataset.caution), *said,
                     *self.left_alone()]  # fmt: skip
         if recipe_of(values).chooses:
@@ -113,62 +110,6 @@ class Run(Predicted):
         joined = self.ensemble().predict(self.test())
         return submission.completed(joined, self.dataset.asked(self.root), self.dataset.classes)
 
-    def _about_slides(self) -> tuple[dict[str, Any], list[str]]:
-        """Return what is said of slides beside the figures, and the cautions."""
-        rule = self.slide_rule()
-        if rule is None:
-            return {}, []
-        inside = slide_report.inside(
-            self.patch_predictions(), self.patches(), self.folds(), rule.positive
-        )
-        return slide_report.told(rule, inside), slide_report.cautions(rule)
-
-    def heatmaps(self) -> dict[str, tuple[Path, Path]]:
-        """Write `heatmaps/<case_id>.tif` and `.geojson` of each slide; return their paths.
-
-        Above two classes, and of cases that are no slides, there is none.
-
-        Raises:
-            KitError: The disk is full, or the folder cannot be written.
-        """
-        if self.slide_rule() is None:
-            return {}
-        tables, folder = self.patch_predictions(), self.out / "heatmaps"
-        found = {name: heatmaps.paths(name, folder) for name in tables}
-        wanted = [path for pair in found.values() for path in pair]
-
-        def make() -> None:
-            for old in {*folder.glob("*.tif"), *folder.glob("*.geojson")} - {*wanted}:
-                old.unlink()  # of a slide that is no longer predicted
-            self.slides.heatmaps(tables, self.cases(), folder)
-
-        inputs = {name: table_key(path) for name, path in tables.items()}
-        self.stages.files("heatmaps", inputs, wanted, make)
-        return found
-
-    def lesions(self) -> dict[str, Any] | None:
-        """Return how well heatmaps find what masks show, out of fold; also in `lesions.json`.
-
-        Dice, IoU and FROC; None of cases without masks.
-        """
-        cases, path = self.cases(), self.out / "lesions.json"
-        if not self.heatmaps() or "mask" not in cases or not cases["mask"].notna().any():
-            return None
-        inputs = [{name: table_key(table) for name, table in self.patch_predictions().items()},
-                  self._mask_keys(cases), digest(cases[["case_id", "label", "split"]])]  # fmt: skip
-        self.stages.files(
-            "lesions", inputs, [path],
-            lambda: write_json(path, slide_report.told_of_lesions(self._lesions)),
-        )  # fmt: skip
-        told: dict[str, Any] = read_json(path)
-        return told
-
-    @cached_property
-    def _lesions(self) -> Scores:
-        cases, shown = self.cases(), self.heatmaps()
-        mine = cases[cases.case_id.isin(list(shown)) & (cases.split != "test")]
-        return self.slides.lesions(mine, self.out / "heatmaps")
-
     def report(self) -> Path:
         """Write `report.html` with the figures, and the figures on their own."""
         path, metrics = self.out / "report.html", self.metrics()
@@ -189,7 +130,7 @@ class Run(Predicted):
             drawn["patches_on_thumbnail"] = overview.patches_on_slide(
                 self.cases(), plan, self.root, self.dataset.mpp
             )
-            drawn |= self._most_suspicious()
+            drawn |= self.slide_figures(self._final())
         drawn |= overview.draw(
             self.cases(), self.folds(), histories.read_all(self.models), self.scored().table,
             metrics, classes=self.dataset.classes, positive=self.dataset.positive,
@@ -200,25 +141,6 @@ class Run(Predicted):
             metrics=metrics, figures=drawn, notes=[*scoring.beside(metrics), *self._found()],
             warnings=self._warnings(metrics), failures=self.failures(), synthetic=self.synthetic,
         )  # fmt: skip
-
-    def _most_suspicious(self) -> dict[str, Figure]:
-        """Return the heatmap of the slide that is surest of the positive class, test or not."""
-        from kit import figures, overview
-
-        shown, data, joined = self.heatmaps(), self.dataset, self._final()
-        joined = joined[joined.case_id.isin(list(shown))]
-        if not len(joined):
-            return {}
-        best = joined.sort_values(f"prob_{data.positive}").case_id.iloc[-1]
-        (case,) = self.cases()[self.cases().case_id == best].to_dict("records")
-        mask = self.slides.mask({"mask": None, **case})
-        found = {"slide_heatmap": overview.slide_heatmap(
-            self.root / case["path"], data.mpp, mask, shown[best][0], self.patch_predictions()[best]
-        )}  # fmt: skip
-        lesions = self.lesions()
-        if lesions is not None and lesions["lesions"] and self._lesions.froc is not None:
-            found["froc"] = figures.froc(self._lesions.froc)
-        return found
 
     def _found(self) -> list[str]:
         """Return lines on what patches and heatmaps find inside slides."""

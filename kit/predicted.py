@@ -6,14 +6,17 @@ import logging
 import math
 import tempfile
 import time
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
 
-from kit import aggregate, kinds, plans, slide_scores, submission, training, weights
+from kit import aggregate, kinds, mil, plans, slide_scores, submission, training, weights
 from kit.aggregate import Fitted
-from kit.files import digest, table_key
+from kit.encoders import SlideBags
+from kit.errors import SettingsError, TableError
+from kit.files import digest, sha256, table_key
 from kit.prepared import Prepared
 from kit.recipes import recipe_of
 from kit.slide_scores import SlideStage
@@ -23,6 +26,8 @@ log = logging.getLogger(__name__)
 ENDING, SHARE = 45.0, 0.25  # of a time budget, for figures, submission and report: the lesser
 REHEARSED_FROM, REHEARSED_TIME = 8, 300.0  # epochs in all, and seconds of a time budget:
 # a shorter training is as soon over as its rehearsal.
+REHEARSED_PATCHES = 4
+POOLED_SEEDS = 3  # networks of bags for each fold, at least: single ones scatter
 
 
 class Predicted(Prepared):
@@ -30,6 +35,13 @@ class Predicted(Prepared):
 
     def _check(self) -> None:
         super()._check()
+        values = self.settings
+        if self.streamed and self.slides.rule.pooled and values.everything != "no":
+            raise SettingsError(
+                "an encoder that has learnt from all slides cannot serve the folds",
+                expected="everything=no", received=f"aggregate={values.aggregate}, "
+                f"everything={values.everything}",
+            )  # fmt: skip
         self._pretrained()
 
     def oof(self) -> pd.DataFrame:
@@ -109,7 +121,9 @@ class Predicted(Prepared):
             return 0
         rows, cases = kinds.to_predict(plan, self.settings), self.cases()
         tests = int(rows.case_id.isin(cases.case_id[cases.split == "test"]).sum())
-        return self.settings.seeds * (len(rows) + (self.folds().fold.nunique() - 1) * tests)
+        folds = self.folds().fold.nunique()
+        embedded = folds * len(rows) if self.slides.rule.pooled else 0
+        return self.settings.seeds * (len(rows) + (folds - 1) * tests) + embedded
 
     @cached_property
     def _seen(self) -> tuple[dict[str, Path], dict[str, str]]:
@@ -135,6 +149,8 @@ class Predicted(Prepared):
     @cached_property
     def _slide_scores(self) -> tuple[pd.DataFrame, pd.DataFrame, Fitted | None]:
         """Return the slides' scores, out of fold and of the test slides, and the fitted rule."""
+        if self.slides.rule.pooled:
+            return (*self._pooled[:2], None)
         tables, lost = self._seen
         held, test = self._asked(plans.networks(self.models).fold)
         held = held[~held.case_id.isin(lost)]
@@ -152,6 +168,35 @@ class Predicted(Prepared):
         mine = features[features.case_id.isin(test.case_id)]
         scores = self.slides.score(mine, test, fitted) if len(test) else oof.iloc[:0]
         return oof, scores, fitted
+
+    @cached_property
+    def _pooled(self) -> tuple[pd.DataFrame, pd.DataFrame, SlideBags]:
+        """Return what networks of bags say of slides, and the vectors that they saw."""
+        (_, lost), values, plan = self._seen, self.settings, self.patches()
+        if plan is None:
+            raise TableError("no slide has a patch", remedy="lower min_tissue")
+        cases, folds = (table[~table.case_id.isin(lost)] for table in (self.cases(), self.folds()))
+        tests, networks = cases[cases.split == "test"], plans.networks(self.models).name
+        bags = self.slides.bags(
+            cases, plan, [self.models / f"{name}.keras" for name in networks], folds
+        )
+        oof, test = mil.cross_validate(
+            folds, bags, classes=self.dataset.classes, positive=self.dataset.positive,
+            out=self.pooling, model=self.slides.rule.name, tests=tests if len(tests) else None,
+            only=sorted(bags.of_fold), seeds=max(POOLED_SEEDS, values.seeds), seed=values.seed,
+            threads=values.threads, device=values.device,
+        )  # fmt: skip
+        path, made = self.out / "rule.json", mil.files(self.pooling, oof)
+        self.stages.files(
+            "rule", [self.settings.aggregate, [sha256(one) for one in made]], [path],
+            lambda: slide_scores.write_rule(path, None, made),
+        )  # fmt: skip
+        return oof, test, bags
+
+    @property
+    def pooling(self) -> Path:
+        """Folder of the networks of bags."""
+        return self.out / "mil"
 
     def failures(self) -> list[str]:
         """Return what could not be read and was left out, a line each; slides when predicted."""
@@ -192,7 +237,9 @@ class Predicted(Prepared):
             return
         log.info("rehearsal: a tiny network on a few images, all the way to a submission")
         views = values.augment if values.tta else "none"
-        oof, test = training.rehearse(fits, folds, views, workers=self.trainers)
+        oof, test = training.rehearse(
+            fits, folds, views, workers=self.trainers, then=self._one_slide()
+        )
         rows = (test if len(test) else oof).drop_duplicates("case_id")
         data, style = self.dataset, self.challenge.style
         with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
@@ -202,9 +249,22 @@ class Predicted(Prepared):
             ), style)  # fmt: skip
             submission.validate(path, style, list(rows.case_id), data.classes)
 
+    def _one_slide(self) -> Callable[[Path], None] | None:
+        """Return what takes a training slide through all that follows the networks."""
+        plan = self.patches()
+        if plan is None or not self.streamed:
+            return None
+        cases = self.cases()[self.cases().case_id.isin(plan.case_id)]
+        masked = cases[cases["mask"].notna()] if "mask" in cases else cases.iloc[:0]
+        case = (masked if len(masked) else cases).iloc[:1]
+        rows = plan[plan.case_id.isin(case.case_id)].iloc[:REHEARSED_PATCHES]
+        return partial(slide_scores.rehearse, self.slides, case, rows)
+
     def unfinished(self) -> list[str]:
         """Return the networks that the time budget left untrained, a line each."""
-        there = set(zip(self.oof().fold, self.oof().seed, strict=True))
+        self.oof()
+        made = plans.networks(self.models)
+        there = set(zip(made.fold, made.seed, strict=True))
         numbers = self.only if self.only is not None else sorted(self.folds().fold.unique())
         return [
             f"fold {fold}, seed {seed}: not finished, the time was up; the same command goes on"

@@ -25,6 +25,7 @@ CAPTIONS = {
     "tissue_overlay": "Where the tissue mask lies: patches are planned only on it.",
     "patches_on_thumbnail": "The planned patches of one slide.",
     "slide_heatmap": "Where on a slide networks see the class, and the most suspicious patches.",
+    "slide_attention": "Where networks of bags looked on the slide, whatever it spoke for.",
     "froc": "Lesions found against false marks a slide, as the lesions' challenge counts them.",
     "embedding_map": "Patches by what a network sees: sources that lie apart look different.",
     "mosaic": "Slides side by side: empty ones and pen marks are seen here.",

@@ -26,7 +26,9 @@ ALLOWED = {
 }
 PLAIN = ("mean", "max")
 LEARNT = ("logistic", "boosting")
-NAMES = (*PLAIN, *CANDIDATES, *LEARNT, "best")
+POOLED = ("attention_mil", "chowder")
+"""Networks of bags (`kit.mil`): they score a slide by what a run's networks make of its patches."""
+NAMES = (*PLAIN, *CANDIDATES, *LEARNT, "best", *POOLED)
 HALF_MM2 = 1.0  # the area that counts as a probability of a half
 
 
@@ -39,7 +41,8 @@ class Rule:
     the area of the largest region of such patches; `noisy_or=K` the probability that one of the
     K highest is positive, were they independent. Each of the five without a number chooses it
     from `CANDIDATES`; `best` chooses among all of these, the ones above first where they are equal.
-    `logistic` and `boosting` learn from `kit.slide_features`.
+    `logistic` and `boosting` learn from `kit.slide_features`; `attention_mil` and `chowder`, of any
+    number of classes, from the vectors of patches (`kit.mil`).
 
     Args:
         name: One of `NAMES`.
@@ -55,13 +58,15 @@ class Rule:
 
         Raises:
             SettingsError: The name is unknown, the number is not allowed, or there are more than
-                two classes and it is not `mean`.
+                two classes and it is neither `mean` nor a network of bags.
         """
         name, sign, number = text.partition("=")
         choice("aggregate", name, NAMES)
-        if n_classes > 2 and name != "mean":
-            raise SettingsError("this rule scores one of two classes", received=f"aggregate={text}",
-                                expected=f"mean, of {n_classes} classes")  # fmt: skip
+        if n_classes > 2 and name not in ("mean", *POOLED):
+            raise SettingsError(
+                "this rule scores one of two classes", received=f"aggregate={text}",
+                expected=f"mean, {' or '.join(POOLED)}, of {n_classes} classes",
+            )  # fmt: skip
         if not sign:
             return cls(name)
         if name not in CANDIDATES:
@@ -78,11 +83,18 @@ class Rule:
         return self.name in LEARNT
 
     @property
+    def pooled(self) -> bool:
+        """Whether the score is a network's that pools the vectors of patches."""
+        return self.name in POOLED
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The features to choose from, the default first; of a classifier, what stands in for it.
 
         A feature has the name of the rule that it is the score of, such as `mean` or `top=5`.
         """
+        if self.pooled:
+            return ()
         if self.name in PLAIN or self.value is not None:
             return (str(self),)
         if self.name == "best":

@@ -74,7 +74,7 @@ class Settings(BaseModel):
     aggregate: Annotated[str, AfterValidator(lambda text: str(Rule.parse(text)))] = Field(
         "top=0.05",
         description="patches to slide score: mean, max, top, percentile, share, region, noisy_or "
-        "(=NUMBER, else chosen nested), best, logistic, boosting",
+        "(=NUMBER, else chosen nested), best, logistic, boosting, attention_mil, chowder",
     )
 
     model: str = Field("seresnet_small", description="a name of kit.models.REGISTRY")

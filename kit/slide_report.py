@@ -13,22 +13,36 @@ from kit.aggregate import Fitted
 from kit.draws import UNSURE
 from kit.files import read_table
 from kit.lesion_scores import Scores
+from kit.rules import POOLED
 
 SHOWN = 10  # slides whose own figures are told
 
 
-def told(fitted: Fitted, inside: pd.DataFrame) -> dict[str, Any]:
+def chosen(fitted: Fitted) -> dict[str, str]:
+    """Return what was chosen for a rule, by fold and for `all` new slides."""
+    rules = fitted.chosen.set_index("fold")["rule"]
+    return {str(fold): str(rule) for fold, rule in rules.items()}
+
+
+def told(
+    rule: str, chosen: Mapping[str, str], tied: Mapping[str, int], inside: pd.DataFrame
+) -> dict[str, Any]:
     """Return what a run says of its slides' scores beside the figures.
+
+    Args:
+        rule: What scores slides, as it was asked for.
+        chosen: What was chosen for it, by fold and for `all` new slides.
+        tied: `kit.aggregate.ties` of the scores.
+        inside: As `inside` returns it.
 
     Returns:
         `slide_score`: the rule, what was chosen for new slides and for each fold, and ties;
         `patches`: AUC among the labelled patches of a slide, out of fold: the mean over the slides
         that have both kinds, how many these are, and each of the first.
     """
-    chosen = fitted.chosen.set_index("fold")["rule"].to_dict()
     known = inside.dropna(subset="auc")
     return {
-        "slide_score": {"rule": str(fitted.rule), "chosen": chosen, "ties": dict(fitted.ties)},
+        "slide_score": {"rule": rule, "chosen": dict(chosen), "ties": dict(tied)},
         "patches": {
             "auc": float(known["auc"].mean()) if len(known) else None, "slides": len(known),
             "by_slide": {row.case_id: row.auc for row in known.head(SHOWN).itertuples()},
@@ -62,7 +76,8 @@ def beside(metrics: Mapping[str, Any], lesions: Mapping[str, Any] | None) -> lis
     lines = []
     if "slide_score" in metrics:
         one = metrics["slide_score"]
-        lines.append(f"slide score: {one['chosen']['all']} of the patches; {one['ties']['any']} "
+        of = "their vectors" if one["rule"] in POOLED else "the patches"
+        lines.append(f"slide score: {one['chosen']['all']} of {of}; {one['ties']['any']} "
                      "slides share their score with another")  # fmt: skip
     inside = metrics.get("patches", {"slides": 0})
     if inside["slides"]:
@@ -77,9 +92,9 @@ def beside(metrics: Mapping[str, Any], lesions: Mapping[str, Any] | None) -> lis
     return lines
 
 
-def cautions(fitted: Fitted) -> list[str]:
+def cautions(tied: Mapping[str, int]) -> list[str]:
     """Return what a reader of the figures must know of the scores, a line each."""
-    any_, other = fitted.ties["any"], fitted.ties["other_class"]
+    any_, other = tied["any"], tied["other_class"]
     if not any_:
         return []
     return [f"{any_} slides share their score with another, {other} of them with one of the other "

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kit import aggregate, heatmaps, jobs, kinds, lesion_scores, slide_features, slide_jobs
+from kit import aggregate, heatmaps, jobs, kinds, lesion_scores, mil, slide_features, slide_jobs
 from kit.aggregate import Fitted
 from kit.annotations import MaskImage, read_mask
+from kit.encoders import SlideBags, bags, of_folds, of_new
 from kit.errors import KitError
-from kit.files import read_json, read_table, write_json
+from kit.files import read_json, read_table, sha256, write_json
 from kit.heatmaps import Heatmap
 from kit.lesion_scores import Scores
 from kit.manifest import Dataset
@@ -23,6 +24,7 @@ from kit.slides import open_slide
 from kit.streams import Dense, slide_map
 
 OUTLINED = 0.5  # least probability of what a heatmap outlines
+LOOKED_AT = 0.9  # least rank of attention that is outlined
 NETWORK = ["fold", "seed", "model"]
 
 
@@ -80,6 +82,58 @@ class SlideStage:
         tables = {one.name: one.value for one in done if one.error is None}
         failed = {one.name: f"{one.name}: {one.error}" for one in done if one.error is not None}
         return tables, failed
+
+    def bags(
+        self, cases: pd.DataFrame, plan: pd.DataFrame, networks: Sequence[Path],
+        folds: pd.DataFrame | None = None,
+    ) -> SlideBags:  # fmt: skip
+        """Return the vectors of slides' patches by the first network of each fold, made if missing.
+
+        Args:
+            cases: `case_id, path, key`.
+            plan: The patches table.
+            networks: The run's.
+            folds: The run's folds table; None for slides of none of its folds.
+
+        Raises:
+            KitError: A slide cannot be read.
+        """
+        encoders, folder = of_folds(networks), self.folder / "vectors"
+        rows = kinds.to_predict(plan[plan["case_id"].isin(cases["case_id"])], self.settings)
+        jobs.values(slide_jobs.embed_slides(
+            cases, rows.reset_index(drop=True), encoders, root=self.root, folder=folder,
+            mpp=self.dataset.mpp, threads=self.settings.threads, workers=self.workers,
+        ))  # fmt: skip
+        return (
+            of_new(cases, encoders, folder)
+            if folds is None
+            else bags(cases, encoders, folder, folds=folds)
+        )
+
+    def attention(self, networks: Path, bags: SlideBags, cases: pd.DataFrame, folder: Path) -> None:
+        """Write the TIFF and GeoJSON of what networks of bags looked at in each slide.
+
+        Args:
+            networks: Folder of the networks.
+            bags: The vectors.
+            cases: `case_id, path, fold`; NaN is no fold: all networks.
+            folder: Of the files.
+        """
+        for row in cases.to_dict("records"):
+            seen = self.looked_at(networks, bags, row)
+            with open_slide(self.root / str(row["path"]), mpp=self.dataset.mpp) as slide:
+                heatmaps.write(seen, slide, folder, column="attention", threshold=LOOKED_AT)
+
+    def looked_at(
+        self, networks: Path, bags: SlideBags, case: Mapping[Hashable, Any]
+    ) -> pd.DataFrame:
+        """Return what networks of bags made of each patch of a slide (`mil.attention_table`)."""
+        classes, positive = self.dataset.classes, self.dataset.positive
+        return mil.attention_table(
+            networks, bags, case["case_id"],
+            fold=None if pd.isna(case["fold"]) else int(case["fold"]),
+            towards=len(classes) - 1 if positive is None else classes.index(positive),
+        )  # fmt: skip
 
     def features(self, tables: Mapping[str, Path], cases: pd.DataFrame) -> pd.DataFrame:
         """Return what the patches of each slide say together, a row for each network.
@@ -200,9 +254,36 @@ def _heatmap(path: Path, mpp: float | None, table: Path, folder: Path, column: s
             heatmaps.write(read_table(table), slide, folder, column=column, threshold=OUTLINED)
 
 
-def write_rule(path: Path, fitted: Fitted | None) -> None:
-    """Write a fitted rule as JSON, or that there is none."""
-    write_json(path, {"fitted": None if fitted is None else fitted.to_dict()})
+def rehearse(stage: SlideStage, case: pd.DataFrame, plan: pd.DataFrame, network: Path) -> None:
+    """Take one slide through all that follows the training: prediction, heatmap, features, mask.
+
+    A slide that cannot be read stops nothing: the run itself leaves it out.
+
+    Args:
+        stage: The run's.
+        case: Its row: `case_id, path, key`, and `mask`.
+        plan: Some of its patches.
+        network: A network of the rehearsal; what is made lies beside it.
+    """
+    tried = replace(stage, folder=network.parent / "slides", workers=1)
+    tables, _ = tried.predict(case, plan, [network])
+    if not tables:
+        return
+    tried.heatmaps(tables, case, network.parent / "heatmaps")
+    tried.features(tables, case)
+    tried.mask({"mask": None, **case.to_dict("records")[0]})
+
+
+def write_rule(path: Path, fitted: Fitted | None, pooling: Sequence[Path] = ()) -> None:
+    """Write what scores slides as JSON: a fitted rule, networks of bags with their sha256, or none.
+
+    Args:
+        path: The file.
+        fitted: The rule.
+        pooling: The networks of bags.
+    """
+    write_json(path, {"fitted": None if fitted is None else fitted.to_dict(),
+                      "pooling": {one.stem: sha256(one) for one in pooling}})  # fmt: skip
 
 
 def read_rule(path: Path) -> Fitted | None:
@@ -215,3 +296,8 @@ def read_rule(path: Path) -> Fitted | None:
     if "fitted" not in found:
         raise KitError("not a fitted rule", path=path, expected="what a finished run wrote")
     return None if found["fitted"] is None else Fitted.from_dict(found["fitted"])
+
+
+def networks_of(path: Path) -> dict[str, str]:
+    """Return the networks of bags that `write_rule` noted, with their sha256; none of no file."""
+    return dict(read_json(path).get("pooling", {})) if path.is_file() else {}

@@ -7,7 +7,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -288,17 +288,27 @@ def _predictions(fit: Fit, folds: pd.DataFrame, views: str, most: int | None = N
     return sides[0], sides[1]
 
 
-def rehearse(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int = 1) -> Tables:
+def rehearse(
+    fits: Sequence[Fit], folds: pd.DataFrame, views: str, *, workers: int = 1,
+    then: Callable[[Path], None] | None = None,
+) -> Tables:  # fmt: skip
     """Take a tiny network all the way on a few images, and build the real one.
 
     What would fail after the last epoch (a file that cannot be written, a loss that does not fit
     the labels, a network that does not fit the images) fails within seconds.
 
+    Args:
+        fits: What will be trained.
+        folds: The folds table.
+        views: Augmentation policy of the predictions.
+        workers: 0: in this process.
+        then: What is done with the tiny network's file besides, where it is trained; picklable.
+
     Returns:
         As `cross_validate`, for up to `REHEARSED` images of each side.
     """
     with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
-        job = jobs.Job("the rehearsal", rehearsal, (fits[0], folds, views, Path(folder)))
+        job = jobs.Job("the rehearsal", rehearsal, (fits[0], folds, views, Path(folder), then))
         if workers == 0:
             (found,) = jobs.values([jobs.call(job)])
         else:
@@ -307,7 +317,9 @@ def rehearse(fits: Sequence[Fit], folds: pd.DataFrame, views: str, workers: int 
     return tables
 
 
-def rehearsal(fit: Fit, folds: pd.DataFrame, views: str, folder: Path) -> Tables:
+def rehearsal(
+    fit: Fit, folds: pd.DataFrame, views: str, folder: Path, then: Callable[[Path], None] | None
+) -> Tables:
     """Return what `rehearse` does: the job's own part."""
     load_backend(fit.recipe.threads, fit.recipe.device)
     from kit.fitting import train
@@ -327,6 +339,8 @@ def rehearsal(fit: Fit, folds: pd.DataFrame, views: str, folder: Path) -> Tables
         path=folder / "tiny.keras", until=time.time() + 3600,
     )  # fmt: skip
     train(tiny)
+    if then is not None:
+        then(tiny.path)
     oof, test = _predictions(tiny, folds, views, REHEARSED)
     if not len(oof) and not len(test):  # slides are predicted from their files, not from here
         held = inference.predict_rows(

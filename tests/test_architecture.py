@@ -40,7 +40,8 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
-        _stand_in_patches studies adapt predicted slide_scores slide_report carried pace
+        _stand_in_patches studies adapt predicted mapped slide_scores slide_report carried
+        pace
         _submission_rows _submission_cells _submission_spread _submission_run
         submission_checks ledger _ledger_file _ledger_figures
         _heatmap_files _stream dense encoders _mil_uses lesion_scores
@@ -166,12 +167,18 @@ ALLOWED = {
     "judge": {"scoring"},  # two files become what a run scores
     "joining": {"finished", "official", "scoring", "submission"},  # several runs
     "doctor": {"inventory"},  # which datasets are here
-    "overview": {"figures", "heatmaps"},  # a report's figures are drawn from a run's tables
+    "overview": {
+        "encoders",
+        "figures",
+        "heatmaps",
+    },  # a report's figures are drawn from a run's tables
     "slide_scores": {
         "aggregate",
+        "encoders",
         "heatmaps",
         "kinds",
         "lesion_scores",
+        "mil",
         "slide_jobs",
         "streams",
     },  # what a slide goes through
@@ -183,6 +190,7 @@ ALLOWED = {
         "inference",
         "kinds",
         "ledger",
+        "mil",
         "slide_scores",
         "submission",
     },  # without training
@@ -207,13 +215,25 @@ ALLOWED = {
     },  # the stages before training
     "predicted": {
         "aggregate",
+        "encoders",
         "kinds",
+        "mil",
         "plans",
         "prepared",
         "slide_scores",
         "submission",
         "training",
     },  # the stages up to the predictions
+    "mapped": {
+        "aggregate",
+        "figures",
+        "heatmaps",
+        "lesion_scores",
+        "mil",
+        "overview",
+        "predicted",
+        "slide_report",
+    },  # what is drawn on slides
     "submission": {"_submission_rows", "_submission_cells"},  # its form, read back
     "_submission_cells": {"_submission_rows"},  # what a finding is
     "_submission_spread": {"_submission_rows"},

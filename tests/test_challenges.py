@@ -65,7 +65,7 @@ def test_the_named_recipe_gives_the_settings_and_what_smoke_keeps(
 
 
 ASKS = re.compile(
-    rf"challenge(\.name)?\s*(==|!=|in\b)|(==|!=|\bin)\s*[(\[{{]?[\"']({'|'.join(SEEDS)})[\"']"
+    rf"challenge(\.name)?\s*(==|!=|in\b)(?!\s*challenge\.name)|(==|!=|\bin)\s*[(\[{{]?[\"']({'|'.join(SEEDS)})[\"']"
 )
 
 

@@ -284,7 +284,7 @@ def test_slides_are_embedded_scored_and_their_attention_drawn(drawn, tmp_path, m
     assert seen.attention.max() == 1 and seen.attention.min() > 0
     order = seen.sort_values("weight").attention.to_numpy()
     assert (np.diff(order) >= 0).all()
-    network = load_network(tmp_path / "mil" / "fold0_seed0.keras")
+    network = load_network(tmp_path / "mil" / "mil_fold0_seed0.keras")
     np.testing.assert_array_equal(seen.weight, mil.attention(network, bags("S001")))
     with open_slide(root / "slides" / "S001.tif") as slide:
         tiff, _ = heatmaps.write(seen, slide, tmp_path, column="attention", threshold=0.9)

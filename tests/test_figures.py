@@ -170,6 +170,10 @@ def entered() -> pd.DataFrame:
     })  # fmt: skip
 
 
+def looked_at() -> pd.DataFrame:
+    return predicted().rename(columns={"prob_tumour": "attention"})
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "class_counts": lambda: figures.class_counts(cases()),
     "contact_sheet": lambda: figures.contact_sheet(pixels(11), [f"case {i}" for i in range(11)]),
@@ -180,6 +184,11 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         heatmaps.raster(predicted(), (2000, 1500), column="prob_tumour"),
         predicted(),
         column="prob_tumour",
+    ),
+    "slide_attention": lambda: figures.slide_attention(
+        drawn_slide(),
+        heatmaps.raster(looked_at(), (2000, 1500), column="attention"),
+        looked_at(),
     ),
     "mosaic": lambda: figures.mosaic([drawn_slide(), drawn_slide(1)]),
     "patches_by_class": lambda: figures.patches_by_class(pixels(6), ["normal", "tumour", None] * 2),

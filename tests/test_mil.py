@@ -196,14 +196,14 @@ def test_a_saved_network_standardises_by_its_own_training_slides(
 ) -> None:
     out, oof, _ = finished
     folds, bags = small()
-    network = load_network(out / "fold0_seed0.keras")
+    network = load_network(out / "mil_fold0_seed0.keras")
     means = [bags[case].mean(axis=0, dtype=float) for case in folds.case_id[folds.fold == 1]]
     layer = network.get_layer("standardise")
     assert layer.get_weights()[0] == pytest.approx(np.mean(means, axis=0), abs=1e-5)
     case = folds.case_id[folds.fold == 0].iloc[0]
     found = mil.probabilities(network, bags[case])
     assert found[1] == pytest.approx(oof.prob_tumour[oof.case_id == case].iloc[0])
-    note = read_json(out / "fold0_seed0.json")
+    note = read_json(out / "mil_fold0_seed0.json")
     assert (note["slides"], note["model"], len(note["losses"])) == (6, "attention_mil", 2)
 
 
@@ -216,7 +216,7 @@ def test_what_stands_is_taken_and_a_changed_slide_trains_only_who_sees_it(
     again, none = run(folds, bags, tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
     assert sorted(made) == sorted(
-        f"fold{n}_seed0.{kind}" for n in (0, 1) for kind in ("json", "keras", "parquet")
+        f"mil_fold{n}_seed0.{kind}" for n in (0, 1) for kind in ("json", "keras", "parquet")
     )
     pd.testing.assert_frame_equal(first, again)
     assert len(none) == 0
@@ -225,7 +225,7 @@ def test_what_stands_is_taken_and_a_changed_slide_trains_only_who_sees_it(
     bags[changed] = bags[changed] * np.float16(2)
     run(folds, bags, tmp_path)
     moved = [p.name for p in tmp_path.glob("*.keras") if p.stat().st_mtime_ns != made[p.name]]
-    assert moved == ["fold1_seed0.keras"]
+    assert moved == ["mil_fold1_seed0.keras"]
     pd.testing.assert_frame_equal(first, finished[1])  # further test slides changed nothing
 
 
@@ -256,7 +256,7 @@ def test_the_same_seed_gives_the_same_table_in_another_process(
 def test_attention_is_a_weight_for_each_instance_whatever_their_order(
     finished: tuple[Path, pd.DataFrame, pd.DataFrame],
 ) -> None:
-    network = load_network(finished[0] / "fold0_seed0.keras")
+    network = load_network(finished[0] / "mil_fold0_seed0.keras")
     bag = small()[1]["s01"]
     found = mil.attention(network, bag)
     assert found.shape == (len(bag),)
@@ -295,7 +295,7 @@ def test_scores_of_chowder_are_turned_towards_the_class(upside_down: bool, class
 def test_a_bag_that_a_network_does_not_take_is_refused(
     finished: tuple[Path, pd.DataFrame, pd.DataFrame],
 ) -> None:
-    network = load_network(finished[0] / "fold0_seed0.keras")
+    network = load_network(finished[0] / "mil_fold0_seed0.keras")
     for bag in (np.zeros((0, 6)), np.zeros((3, 7)), np.full((3, 6), np.nan)):
         with pytest.raises(TableError, match=r"finite, shape \(n, 6\)"):
             mil.probabilities(network, bag)
@@ -322,10 +322,10 @@ def test_each_fold_has_its_encoder_and_learns_from_no_slide_without_patches(
         folds, of_fold, classes=CLASSES, positive="tumour", out=tmp_path, seeds=1, epochs=1
     )
     assert asked == {(case, fold) for case in bags for fold in (0, 1)}
-    widths = [load_network(tmp_path / f"fold{n}_seed0.keras").input_shape[-1] for n in (0, 1)]
+    widths = [load_network(tmp_path / f"mil_fold{n}_seed0.keras").input_shape[-1] for n in (0, 1)]
     assert widths == [4, 5]
     own = folds.set_index("case_id")["fold"]["s04"]
-    slides = [read_json(tmp_path / f"fold{n}_seed0.json")["slides"] for n in (own, 1 - own)]
+    slides = [read_json(tmp_path / f"mil_fold{n}_seed0.json")["slides"] for n in (own, 1 - own)]
     assert slides == [6, 5]
     assert oof.set_index("case_id")["prob_tumour"]["s04"] == 0
     assert "not learnt from: s04" in caplog.text
@@ -396,7 +396,7 @@ def test_few_instances_decide_where_their_mean_says_nothing(
     assert len(found) == 2
     assert min(found) >= least
     assert logistic(folds, bags) < least - 0.1
-    network = load_network(tmp_path / "fold0_seed0.keras")
+    network = load_network(tmp_path / "mil_fold0_seed0.keras")
     case = folds.case_id[(folds["fold"] == 0) & (folds.label == "tumour")].iloc[0]
     assert mil.attention(network, bags[case]).max() > 0
 

@@ -78,7 +78,7 @@ def test_one_rule_has_one_text() -> None:
     ("text", "said"),
     [
         ("tpo", "did you mean top"),
-        ("", "one of best, boosting"),
+        ("", "one of attention_mil, best, boosting"),
         ("top=", "whole number of patches from 1 on, or a share"),
         ("top=0", "whole number"),
         ("top=1.5", "whole number"),
@@ -101,7 +101,7 @@ def test_a_text_that_is_no_rule_is_refused(text: str, said: str) -> None:
 
 def test_above_two_classes_there_is_only_the_mean() -> None:
     assert Rule.parse("mean", 3).name == "mean"
-    with pytest.raises(SettingsError, match="mean, of 3 classes"):
+    with pytest.raises(SettingsError, match="mean, attention_mil or chowder, of 3 classes"):
         Rule.parse("max", 3)
 
 

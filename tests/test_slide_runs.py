@@ -17,10 +17,10 @@ from test_pipeline import kit as kit  # the fixture
 from test_slides import write_pyramid
 from test_streams import damage
 
-from kit import finished, heatmaps, slide_report, submission
+from kit import carried, finished, heatmaps, slide_report, submission
 from kit.aggregate import fit
 from kit.challenges import open_run
-from kit.errors import ImageError
+from kit.errors import ImageError, MaskError, MissingDataError
 from kit.files import read_json, read_table
 from kit.rules import Rule
 from kit.settings import parse
@@ -258,6 +258,91 @@ def test_another_rule_scores_the_same_predictions(copy: Path, rule: str) -> None
     assert found.prob_positive[truth].mean() > found.prob_positive[~truth].mean()
 
 
+POOLED = [*QUICK, "--set", "aggregate=attention_mil"]
+
+
+@pytest.fixture(scope="module")
+def pooled(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project with a run whose slides are scored by networks of bags."""
+    folder = shutil.copytree(done, tmp_path_factory.mktemp("pooled") / "project")
+    arguments = ["run", "small", "--data", f"{folder}/data", "--out", f"{folder}/bags",
+                 "--workers", "0", *POOLED]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert project.code_of(*arguments) == 0
+        before = times(folder)
+        assert project.code_of(*arguments) == 0
+        assert times(folder) == before  # nothing is made again
+    return folder
+
+
+@pytest.mark.slow
+def test_networks_of_bags_score_slides_that_their_encoders_have_not_seen(pooled: Path) -> None:
+    out = pooled / "bags"
+    oof, test, folds = (read_table(out / f"{name}.parquet") for name in ("oof", "test", "folds"))
+    assert set(oof.model) == {"attention_mil"} and set(oof.seed) == {0, 1, 2}
+    assert len(oof) == 3 * TRAIN and len(test) == 2 * 3 * TEST
+    both = oof.merge(folds[["case_id", "fold"]], on="case_id", suffixes=("", "_own"))
+    assert (both.fold == both.fold_own).all()
+    told = read_json(out / "metrics.json")
+    assert told["auc"]["value"] >= 0.9
+    assert told["slide_score"]["rule"] == "attention_mil"
+    assert told["slide_score"]["chosen"] == {"all": "attention_mil"}
+    assert told["slide_score"]["ties"]["other_class"] == 0  # slides as plain as these are all sure
+    vectors = sorted(path.name for path in (out / "slides" / "vectors").iterdir())
+    assert vectors == ["fold0_seed0", "fold1_seed0"]
+
+
+@pytest.mark.slow
+def test_attention_is_drawn_on_the_slides_and_in_the_report(pooled: Path) -> None:
+    out = pooled / "bags"
+    found = heatmaps.read_tiff(out / "attention" / "s01.tif")
+    assert found.name == "attention" and found.size_level0 == (SIDE, SIDE)
+    values = found.values[~np.isnan(found.values)]
+    assert len(values) == 36 and len(np.unique(values)) > 10
+    assert values.mean() == pytest.approx(37 / 72, abs=0.005)  # ranks 1 to 36 of 36, three times
+    assert len(list((out / "attention").glob("*.geojson"))) == TRAIN + TEST
+    page = (out / "report.html").read_text()
+    assert "slide_attention" in page and "embedding_map" in page
+
+
+@pytest.mark.slow
+def test_later_slides_are_scored_by_the_same_networks_of_bags(pooled: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(pooled, tmp_path / "project")
+    root = later(copied, ["s24", "s25"])
+    found = finished.predict(copied / "bags", copied / "later", tmp_path / "later.csv")
+    test = read_table(copied / "bags" / "test.parquet").groupby("case_id").prob_positive.mean()
+    expected = {name: test[name] for name in ("s24", "s25")}
+    assert found.set_index("case_id").prob_positive.to_dict() == pytest.approx(expected)
+    damage(root / "slides" / "s25.tif", 8)
+    found = finished.predict(
+        copied / "bags", copied / "later", tmp_path / "later.csv", failed=0.25
+    ).set_index("case_id")
+    assert found.loc["s24", "prob_positive"] == pytest.approx(expected["s24"])
+    assert found.loc["s25", "prob_positive"] == pytest.approx(0.25)
+
+
+@pytest.mark.slow
+def test_a_run_with_networks_of_bags_is_carried_whole_and_refused_when_one_is_damaged(
+    pooled: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    carried.carry(pooled / "bags", tmp_path / "bundle")
+    later(copied := shutil.copytree(pooled, tmp_path / "project"), ["s24"])
+    found = finished.predict(tmp_path / "bundle", copied / "later", tmp_path / "later.csv")
+    test = read_table(pooled / "bags" / "test.parquet").groupby("case_id").prob_positive.mean()
+    assert found.prob_positive.iloc[0] == pytest.approx(test["s24"])
+    with (tmp_path / "bundle" / "mil_fold0_seed1.keras").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(MissingDataError, match=r"missing or damaged.*mil_fold0_seed1"):
+        finished.load(tmp_path / "bundle")
+
+
+def test_encoders_that_have_seen_all_slides_serve_no_fold(copy: Path, kit: Kit) -> None:
+    said = kit(copy, *run_in(copy)[: -len(QUICK)], *POOLED, "--set", "everything=add")
+    assert said.code == 2 and "Expected: everything=no" in said.err
+
+
 def test_the_rehearsal_takes_slides_to_a_submission_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,3 +358,27 @@ def test_the_rehearsal_takes_slides_to_a_submission_too(
     )
     run._rehearse()
     assert seen and seen[0] > 0
+
+
+def test_the_rehearsal_takes_a_slide_to_its_heatmap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would fail after the last network fails before the first."""
+    root = make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    asked = parse([pair for pair in QUICK if pair != "--set"])
+    run = open_run("small", data=tmp_path / "data", out=tmp_path / "out", settings=asked, workers=0)
+    drawn: list[str] = []
+    written = heatmaps.write
+
+    def counted(seen: pd.DataFrame, *rest: Path, **how: float) -> tuple[Path, Path]:
+        drawn.append(seen.case_id.iloc[0])
+        return written(seen, *rest, **how)
+
+    monkeypatch.setattr(heatmaps, "write", counted)
+    run._rehearse()
+    assert drawn == ["s00"]  # the first with a mask
+    for path in (root / "masks").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(MaskError, match="s00"):
+        run._rehearse()

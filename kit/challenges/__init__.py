@@ -147,9 +147,9 @@ def open_run(
         share = SMOKE_SCALE.get(dataset.name, 0.5)
         root = synthetic.make(dataset.name, place / "stand_in", scale=share)
     ledger = _home(manifest, platform) / name / "ledger.csv"
-    return Run(
-        challenge, root, Path(out), chosen, smoke=smoke, ledger=ledger, folds=folds,
-        fold_table=None if fold_table is None else Path(fold_table), workers=workers,
+    return Run(  # processes, and machines even more, may have another working folder
+        challenge, root.absolute(), Path(out).absolute(), chosen, smoke=smoke, ledger=ledger,
+        folds=folds, fold_table=None if fold_table is None else Path(fold_table), workers=workers,
         time_budget=platform.left() if time_budget is None else time_budget,
     )  # fmt: skip
 
