@@ -20,7 +20,7 @@ from kit.manifest import Dataset, load_manifest
 from kit.metrics import six_metrics
 from kit.models import build_model, load_network
 from kit.pipeline import Run
-from kit.platforms import nsml
+from kit.platforms import _nsml_run, nsml
 from kit.policies import policy
 from kit.recipes import rates, recipe_of
 from kit.settings import resolve
@@ -184,23 +184,21 @@ def test_precision_and_recall_exchanged_are_visible_beside_the_kits() -> None:
 
 def test_the_scaling_travels_inside_the_checkpoint(tmp_path: Path) -> None:
     """One script normalised and another did not; a network of the kit takes pixels."""
-    model = build_model("resnet50", (32, 32, 3), 2)
+    model = build_model("vgg16", (32, 32, 3), 2)
     path = tmp_path / "m.keras"
     model.save(path)
     read = load_network(path)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
     assert np.allclose(read.predict(pixels, verbose=0), model.predict(pixels, verbose=0), atol=1e-6)
-    # ResNet50's: BGR less Caffe's means, in one layer of the file.
+    # As of ResNet50: BGR less Caffe's means, in one layer of the file.
     scaled = read.get_layer("scaled")
     assert np.ravel(scaled.mean).tolist() == pytest.approx([103.939, 116.779, 123.68])
 
 
 def test_bgr_arrays_and_paths_are_one_image_to_infer(data: Path, tmp_path: Path) -> None:
-    from kit.platforms._nsml_run import _put
-
     path = next((data / "khd2020" / "test" / "test_data").iterdir())
-    _put(cv2.imread(str(path)), tmp_path, 1)  # what the platform may hand over
-    _put(path, tmp_path, 2)
+    _nsml_run._put(cv2.imread(str(path)), tmp_path, 1)  # what the platform may hand over
+    _nsml_run._put(path, tmp_path, 2)
     array, file = (read_image(tmp_path / f"{n:06d}.png") for n in (1, 2))
     assert np.array_equal(array, file)
     assert not np.array_equal(array, cv2.imread(str(path)))  # RGB is not BGR
@@ -305,7 +303,7 @@ def test_a_recipe_goes_the_road_and_leaves_no_checkpoint(
     answered = {name.removesuffix(".keras") for name in run._networks()}
     assert answered == {f"all_seed{n}" for n in seeds}  # validation merged back
     paths = sorted((drawn / "khd2020" / "test" / "test_data").iterdir(), key=lambda p: p.stem)
-    infer = nsml.hooks(run.out, platforms.detect({"KIT_PLATFORM": "nsml"}, tmp_path))[2]
+    infer = _nsml_run.hooks(run.out, platforms.detect({"KIT_PLATFORM": "nsml"}, tmp_path))[2]
     given = {Path(row.split()[0]).stem: int(row.split()[1]) for row in rows}
     assert infer([str(p) for p in paths]).tolist() == [given[p.stem] for p in paths]
     assert infer([cv2.imread(str(p)) for p in paths]).tolist() == [given[p.stem] for p in paths]
