@@ -284,6 +284,11 @@ def test_a_run_begins_with_a_network_of_another_data_set_and_not_of_its_own(
         opened(drawn, tmp_path / "sixth", weights=str(tmp_path / "nothing")).oof()
 
 
+def test_imagenets_weights_are_asked_for_by_name_and_place(drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"weights imagenet are not here.*notop\.h5.*download"):
+        opened(drawn, tmp_path / "out", "team", model="resnet50", weights="imagenet").oof()
+
+
 # The whole road
 
 

@@ -9,8 +9,8 @@ The team had a script for each way to train; here each is a recipe or an option 
     mutual learning --recipe mutual                   two students, targets detached
 
 Two at 331 and one at 339 px: `--recipe team --set seeds=2` and `--recipe team --set
-image_size=339`, then `kit ensemble RUN1 RUN2 --method mean --max-mb 300`. ImageNet's weights, or
-any others, are named in the manifest; `--set weights=RUN` begins with a network of a finished run,
+image_size=339`, then `kit ensemble RUN1 RUN2 --method mean --max-mb 300`. `--set weights=imagenet`
+begins with the file that the manifest names, `--set weights=RUN` with a network of a finished run,
 such as one of `idc_patches`; without either, networks are trained from scratch. `--set teacher=RUN`
 distils. Five ResNet50 are 472 MB: the platform takes 300, so that the folds only measure.
 """
