@@ -35,7 +35,7 @@ TEAM = {
 ENSEMBLE = {**TEAM, "seeds": 3}
 MUTUAL = {**TEAM, "students": 2}
 """Deep mutual learning; the two students' softmax is averaged."""
-KIT = {"image_size": 96, "augment": "patch", "epochs": 15}
+KIT = {"image_size": 96, "augment": "patch", "epochs": 12}
 """A small residual network, mild colour besides, weights averaged, threshold chosen out of fold."""
 RECIPES = {"kit": KIT, "team": TEAM, "ensemble": ENSEMBLE, "mutual": MUTUAL}
 _SMALL = {"image_size": 48, "epochs": 9, "batch_size": 8}
