@@ -166,7 +166,7 @@ pd.set_option("display.max_colwidth", 200)
 pd.Series({"--set learning_rate=5e-5": rate.learning_rate, "--set lr=5e-5": said}).to_frame("")
 
 # %% [markdown]
-# **Checkpoints were chosen on the training score.** That score only rises: it chooses the last
+# **Checkpoints were chosen on the training score.** It rises to the end: it chooses the last
 # epoch, however badly it overfits. The held-out fold may be watched and may choose
 # (`--set keep=best`); by default nothing chooses, for a choice flatters the fold that made it.
 #
