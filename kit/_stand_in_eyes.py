@@ -71,7 +71,7 @@ def _fellow(rng: np.random.Generator, label: str, left: dict[str, int]) -> str |
     return label if left[label] else None
 
 
-def draw_khd(root: Path, seed: int, scale: float, workers: int) -> None:
+def draw_khd2019(root: Path, seed: int, scale: float, workers: int) -> None:
     """Draw the data set into a folder."""
     found = photographs(seed, scale)
     spread("photographs", _draw_one, [(root, seed, one) for one in found], workers)

@@ -24,7 +24,8 @@ from kit._drawn import spread as _spread
 from kit._drawn import table as _table
 from kit._drawn import write as _write
 from kit._drawn_mri import draw_mri, draw_rsna
-from kit._stand_in_eyes import draw_khd
+from kit._stand_in_eyes import draw_khd2019
+from kit._stand_in_patches import draw_khd2020
 from kit.checks import choice
 from kit.errors import KitError, SettingsError
 from kit.files import read_json, write_json
@@ -295,7 +296,9 @@ _SETS: dict[str, Draw] = {
     "synthetic_fundus": _draw_fundus,
     "synthetic_mri": draw_mri,
 }
-_STAND_INS: dict[str, Draw] = {"khd2019": draw_khd, "rsna2021": draw_rsna}
+_STAND_INS: dict[str, Draw] = {
+    "khd2020": draw_khd2020, "khd2019": draw_khd2019, "rsna2021": draw_rsna,
+}  # fmt: skip
 NAMES = tuple(_SETS)
 STAND_INS = tuple(_STAND_INS)
 """Data sets of challenges that may not be passed on: drawn in their place, laid out as they are."""

@@ -29,9 +29,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_challenge_and_every_data_set_is_known_by_name() -> None:
     manifest = load_manifest()
     known = names(manifest)
-    assert {*SEEDS, *manifest.datasets} == set(known)
-    for name in known:
+    assert {*SEEDS, "template", *manifest.datasets} == set(known)
+    for name in set(known) - {"template"}:
         assert find(name, manifest).dataset.name == name
+    assert find("template", manifest).dataset.name == "synthetic_patches"
 
 
 def test_an_unknown_challenge_is_refused_with_the_nearest() -> None:
