@@ -14,15 +14,11 @@ SMOKE = True
 SEED = 0
 
 # %%
-from pathlib import Path
-
 import pandas as pd
 
-import kit
 from kit import figures, submission
 from kit.challenges import open_run
 from kit.errors import SubmissionError
-from kit.files import read_json
 
 run = open_run(CHALLENGE, smoke=SMOKE, settings={"seed": SEED})
 path = run.submission()
@@ -77,11 +73,20 @@ pd.DataFrame({"file": [path.name for path in files], "kB": sizes}).round(1)
 # change (stain, blur, compression, void) is of the kind that the remedies are made for.
 
 # %%
+from pathlib import Path
+
+import kit
+from kit.files import read_json
+
 here = Path(kit.__file__).parents[1] / "benchmarks/results"  # in a clone; elsewhere there is none
 there = [here / f"{name}.json" for name in ("scanners", "scanners_real")]
 saved = [read_json(path) for path in there if path.is_file()]
 tables = [pd.DataFrame(one["lines"], columns=one["columns"]).set_index("method") for one in saved]
 tables[0] if tables else "measured in a clone of the repository"
+
+# %% [markdown]
+# **Figure: two drawn scanners.** Slide AUC by method, mean of several networks; intervals are over
+# patients. What a method gains on the second scanner is to be read against their width.
 
 # %%
 longs = []
@@ -90,12 +95,6 @@ for table in tables:
     long = table[parts].reset_index().melt("method", var_name="metric")
     cells = long.pop("value").str.extract(r"^(?P<value>\S+) \[(?P<low>\S+), (?P<high>\S+)\]")
     longs.append(long.rename(columns={"method": "part"}).join(cells.astype(float)))
-
-# %% [markdown]
-# **Figure: two drawn scanners.** Slide AUC by method, mean of several networks; intervals are over
-# patients. What a method gains on the second scanner is to be read against their width.
-
-# %%
 figures.forest(longs[0], by="method") if longs else None
 
 # %% [markdown]
