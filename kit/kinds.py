@@ -28,8 +28,8 @@ STAINED = ("slides", "patches")
 whose stains may be normalised."""
 READS = ("image_size", "mixed_sizes", "fundus")
 PLANS = (
-    "patch_size", "mpp", "level", "stride", "min_tissue", "min_tumour", "max_normal", "partial",
-    "min_focus", "smaller",
+    "patch_size", "mpp", "level", "stride", "tissue", "min_tissue", "min_tumour", "max_normal",
+    "partial", "min_focus", "smaller",
 )  # fmt: skip
 """Settings that decide the pixels of an item, and those that decide the plan that items are of."""
 ITEM = ["case_id", "path", "label", "group", "split", "key"]
@@ -85,14 +85,14 @@ def _planned(
         return jobs.run(work, title="planning dicom", workers=workers)
     sampler = PatchSampler(
         settings.patch_size, mpp=settings.mpp, level=settings.level, stride=settings.stride,
-        min_tissue=settings.min_tissue, min_tumour=settings.min_tumour,
+        tissue=settings.tissue, min_tissue=settings.min_tissue, min_tumour=settings.min_tumour,
         max_normal=settings.max_normal, partial=settings.partial, min_focus=settings.min_focus,
         smaller=settings.smaller,
     )  # fmt: skip
     order = sorted(dataset.classes, key=lambda name: name == dataset.positive)
     return sampler.outcomes(
-        cases, root, order, workers, mask_values=dataset.mask_values, mpp=dataset.mpp,
-        folder=folder,
+        cases, root, order, workers, mask_values=dataset.mask_values,
+        mask_frame=dataset.mask_frame, mpp=dataset.mpp,        folder=folder,
     )  # fmt: skip
 
 

@@ -410,6 +410,17 @@ def _masks(layout: Layout, rows: pd.DataFrame, root: Path) -> pd.Series:
     """Return the masks that exist; a training case of the positive class must have one."""
     named = [mask if isinstance(mask, str) and mask else None for mask in rows["mask"]]
     there = [mask if mask and (root / mask).is_file() else None for mask in named]
+    if layout.mask is not None:
+        found = {
+            path for path, places in patterns.find(root, layout.mask, layout.classes)
+            if places.get("case_id") not in layout.exclude
+        }  # fmt: skip
+        alone = sorted(found - set(there))
+        if alone:
+            raise MissingDataError(
+                f"{len(alone)} masks have no case", received=checks.first(alone), path=root,
+                remedy="bring the slides or images that they are of, or take the masks away",
+            )  # fmt: skip
     masks = pd.Series(there, index=rows.index, dtype=object)
     needed = ~rows.test
     if layout.positive is not None:

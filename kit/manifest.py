@@ -45,6 +45,7 @@ class Dataset(Layout):
     synthetic: bool = False
     roots: dict[str, str]
     mask_values: dict[str, StrictInt | StrictStr | list[StrictStr]] | None = None
+    mask_frame: Literal["slide", "bounds"] | None = None  # what masks show; None: by their shape
     mpp: float | None = Field(None, gt=0)
     review: str | None = None  # a person's marks on labels, from the manifest's folder on
     caution: str | None = None  # stands with the figures of every run on these data

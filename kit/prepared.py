@@ -166,7 +166,9 @@ class Prepared:
             )  # fmt: skip
 
         given = digest(marks.unmarked(cases))
-        inputs = [given, self._mask_keys(cases), settings_key(self.settings, *kinds.plans(kind))]
+        data = self.dataset
+        inputs = [given, self._mask_keys(cases), settings_key(self.settings, *kinds.plans(kind)),
+                  data.mask_values, data.mask_frame, data.mpp]  # fmt: skip
         unopened = self.stages.table("unopened", inputs, lambda: plan()[1])
         return self.stages.table("patches", inputs, lambda: plan()[0]), unopened
 

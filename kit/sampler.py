@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from kit import checks, geometry, jobs
-from kit.annotations import MaskImage, Values, read_mask
+from kit.annotations import Frame, MaskImage, Values, read_mask
 from kit.draws import UNSURE
 from kit.errors import KitError, SettingsError, SlideError, TableError
 from kit.files import fingerprint, read_table, table_key, write_table
 from kit.slides import Slide, open_slide
-from kit.tissue import TissueMask, sharpness, tissue_mask
+from kit.tissue import Rule, TissueMask, sharpness, tissue_mask
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class PatchSampler:
         stride: Step of the grid in the patches' own pixels; None is `patch_size`, less overlaps.
         jitter: Each place of the grid moves by up to so many of the patches' own pixels in x and
             in y, within the bounds; `seed` and the case decide where to.
+        tissue: Rule of `kit.tissue.tissue_mask`.
         min_tissue: Least share of tissue, [0, 1].
         min_tumour: Least share of tumour of a positive patch, (0, 1].
         max_normal: Most share of tumour of a negative patch, [0, min_tumour).
@@ -61,6 +62,7 @@ class PatchSampler:
     level: int = 0
     stride: int | None = None
     jitter: int = 0
+    tissue: Rule = "stain"
     min_tissue: float = 0.5
     min_tumour: float = 0.5
     max_normal: float = 0.0
@@ -78,6 +80,7 @@ class PatchSampler:
             checks.positive_int(name, getattr(self, name), least=0)
         checks.fraction("min_tissue", self.min_tissue)
         checks.choice("partial", self.partial, ("unsure", "drop"))
+        checks.choice("tissue", self.tissue, get_args(Rule))
         for name, fits, wanted in (
             ("min_tumour", 0 < self.min_tumour <= 1, "in (0, 1]"),
             ("max_normal", 0 <= self.max_normal < self.min_tumour, "in [0, min_tumour)"),
@@ -143,7 +146,7 @@ class PatchSampler:
             return self.plan_cases(slide, root, classes, classes[1])
         name = case_id if case_id is not None else slide.path.stem if slide.path else "array"
         self.footprint(slide)  # a missing mpp is told before the slide is looked at
-        tissue = tissue_mask(slide) if tissue is None else tissue
+        tissue = tissue_mask(slide, rule=self.tissue) if tissue is None else tissue
         plans = []
         for mpp in self.scales or (None,):
             one = replace(self, mpp=mpp)
@@ -226,7 +229,7 @@ class PatchSampler:
     def plan_cases(
         self, cases: pd.DataFrame, root: str | PathLike[str], classes: Sequence[str] = CLASSES,
         positive: str = "tumour", workers: int = 1, *, mask_values: Values | None = None,
-        mpp: float | None = None, folder: Path | None = None,
+        mask_frame: Frame | None = None, mpp: float | None = None, folder: Path | None = None,
     ) -> pd.DataFrame:  # fmt: skip
         """Return the patches of all slides of a cases table, in its order (see `outcomes`).
 
@@ -235,8 +238,9 @@ class PatchSampler:
         """
         order = _ordered(classes, positive)
         done = self.outcomes(
-            cases, root, order, workers, mask_values=mask_values, mpp=mpp, folder=folder
-        )
+            cases, root, order, workers, mask_values=mask_values, mask_frame=mask_frame, mpp=mpp,
+            folder=folder,
+        )  # fmt: skip
         plans: list[pd.DataFrame] = jobs.values(done)
         if not plans:
             raise SlideError("no slides to plan", expected="at least one row of cases")
@@ -244,8 +248,8 @@ class PatchSampler:
 
     def outcomes(
         self, cases: pd.DataFrame, root: str | PathLike[str], classes: Sequence[str] = CLASSES,
-        workers: int = 1, *, mask_values: Values | None = None, mpp: float | None = None,
-        folder: Path | None = None,
+        workers: int = 1, *, mask_values: Values | None = None, mask_frame: Frame | None = None,
+        mpp: float | None = None, folder: Path | None = None,
     ) -> list[jobs.Outcome]:  # fmt: skip
         """Plan the slides of a cases table; one that fails is an outcome with its error.
 
@@ -259,6 +263,7 @@ class PatchSampler:
             classes: (negative, positive) names of the labels.
             workers: Processes.
             mask_values: What the masks' values mean (see `kit.annotations.read_mask`).
+            mask_frame: What they show: the whole "slide", or its "bounds"; None: as they fit.
             mpp: Resolution of level 0 of all slides, in place of what the files say.
             folder: Where each slide's plan is kept. One that stands, and was made of the same
                 slide, mask and sampler, is read; its slide is not opened.
@@ -272,12 +277,14 @@ class PatchSampler:
         for row in cases.to_dict("records"):
             case_id, mask = str(row["case_id"]), _mask_path(row, Path(root))
             path, order = Path(root) / row["path"], tuple(classes)
-            asked = (self, case_id, path, mask, order, mask_values, mpp)
+            asked = (self, case_id, path, mask, order, mask_values, mask_frame, mpp)
             if folder is None:
                 work.append(jobs.Job(case_id, plan_case, asked))
                 continue
             content = [row.get("key") or _stamp(path), _stamp(mask)]
-            key = fingerprint([FORMAT, asdict(self), case_id, *content, order, mask_values, mpp])
+            key = fingerprint([
+                FORMAT, asdict(self), case_id, *content, order, mask_values, mask_frame, mpp,
+            ])  # fmt: skip
             part = Path(folder) / f"{fingerprint(case_id)}.parquet"
             work.append(jobs.Job(case_id, _resume, (part, key, asked)))
         done = jobs.run(work, title="planning slides", workers=workers)
@@ -295,11 +302,14 @@ def plan_case(
     mask: Path | None,
     classes: Sequence[str],
     mask_values: Values | None = None,
+    mask_frame: Frame | None = None,
     mpp: float | None = None,
 ) -> pd.DataFrame:
     """Open one slide, with its mask if it has one, and return its plan."""
     with open_slide(path, mpp=mpp) as slide:
-        drawn = None if mask is None else read_mask(mask, slide, values=mask_values)
+        drawn = (
+            None if mask is None else read_mask(mask, slide, values=mask_values, frame=mask_frame)
+        )
         return sampler.plan(slide, mask=drawn, case_id=case_id, classes=classes)
 
 

@@ -40,6 +40,9 @@ class Settings(BaseModel):
     mpp: float | None = Field(None, gt=0, description="µm per pixel of a patch; None: use level")
     level: int = Field(0, ge=0, description="slide level of a patch where mpp is None")
     stride: int | None = Field(None, ge=1, description="step of the grid; None: patch_size")
+    tissue: Literal["stain", "otsu", "saturation"] = Field(
+        "stain", description="rule that finds tissue; otsu: HeLP's, dark and not black"
+    )
     min_tissue: float = Field(0.5, ge=0, le=1, description="least tissue fraction of a patch")
     min_tumour: float = Field(0.5, ge=0, le=1, description="tumour fraction that labels a patch")
     max_normal: float = Field(0.0, ge=0, lt=1, description="tumour fraction that normal may have")
@@ -75,6 +78,13 @@ class Settings(BaseModel):
         "top=0.05",
         description="patches to slide score: mean, max, top, percentile, share, region, noisy_or "
         "(=NUMBER, else chosen nested), best, logistic, boosting, attention_mil, chowder",
+    )
+
+    pixel_score: Literal["mean", "max"] = Field(
+        "mean", description="a patch by a network of pixels: mean or maximum of its centre"
+    )
+    pixel_map: Literal["window", "centre"] = Field(
+        "window", description="its map: overlaps weighed by a window, or centres alone (HeLP)"
     )
 
     model: str = Field("seresnet_small", description="a name of kit.models.REGISTRY")

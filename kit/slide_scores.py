@@ -58,8 +58,10 @@ class SlideStage:
     @property
     def _dense(self) -> Dense | None:
         """What is made of networks that answer for each pixel."""
-        positive = self.dataset.positive
-        return None if positive is None else Dense(positive)
+        positive, values = self.dataset.positive, self.settings
+        if positive is None:
+            return None
+        return Dense(positive, values.pixel_score, values.pixel_map)
 
     def predict(
         self, cases: pd.DataFrame, plan: pd.DataFrame, networks: Sequence[Path]
@@ -206,7 +208,10 @@ class SlideStage:
         if not isinstance(case["mask"], str):
             return None
         with open_slide(self.root / str(case["path"]), mpp=self.dataset.mpp) as slide:
-            return read_mask(self.root / case["mask"], slide, values=self.dataset.mask_values)
+            return read_mask(
+                self.root / case["mask"], slide, values=self.dataset.mask_values,
+                frame=self.dataset.mask_frame,
+            )  # fmt: skip
 
     def lesions(self, cases: pd.DataFrame, folder: Path) -> Scores:
         """Return how well the heatmaps in a folder, as they are kept, find what the masks show.

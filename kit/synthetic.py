@@ -24,7 +24,9 @@ from kit._drawn import spread as _spread
 from kit._drawn import table as _table
 from kit._drawn import write as _write
 from kit._drawn_mri import draw_mri, draw_rsna
+from kit._drawn_slides import slide as _slide
 from kit._stand_in_eyes import draw_khd2019
+from kit._stand_in_help import draw_help2019
 from kit._stand_in_patches import draw_khd2020
 from kit.checks import choice
 from kit.errors import KitError, SettingsError
@@ -219,36 +221,6 @@ def _scanned(
     return case, f"slides/{case}.tif", label, f"P{number:03d}", split, phase, mask
 
 
-def _slide(
-    rng: np.random.Generator, look: drawing.Stain, grade: float, positive: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a slide (height, width, 3) and its tumour at 1/16, uint8 0 or 1."""
-    size = (int(rng.integers(96, 129)), int(rng.integers(80, 113)))
-    present = np.zeros(size[::-1], np.uint8)
-    centres = rng.uniform(0.3, 0.7, (int(rng.integers(1, 4)), 2)) * size
-    for x, y in centres:
-        present |= drawing.blob(rng, size, (x, y), min(size) * rng.uniform(0.24, 0.34))
-    holes = cv2.resize(drawing.clouds(rng, size, 5), size) > 1.5
-    inside = np.where(holes, 0.3, 1.0) * present
-    tumour = np.zeros_like(present)
-    while positive and tumour.sum() < 0.06 * present.sum():
-        x, y = centres[0] + rng.normal(0, 0.1, 2) * size
-        tumour |= drawing.blob(rng, size, (x, y), min(size) * rng.uniform(0.1, 0.2)) & present
-    inflamed = np.zeros(size[::-1], np.float32)
-    for _ in range(rng.integers(0, 4)):
-        x, y = centres[0] + rng.normal(0, 0.15, 2) * size
-        inflamed += drawing.blob(rng, size, (x, y), rng.uniform(4, 9)) * rng.uniform(0.5, 0.9)
-    atypia = 0.15 + 0.15 * drawing.clouds(rng, size, 6) + (0.52 + grade) * tumour
-    image = drawing.tissue(
-        rng, look, np.clip(atypia, 0, 1.5).astype(np.float32), np.clip(inflamed, 0, 1), inside
-    )
-    if rng.random() < 0.35:
-        drawing.blur_area(rng, image)
-    for _ in range(rng.integers(1, 3) if rng.random() < 0.4 else 0):
-        drawing.pen_mark(rng, image)
-    return image, tumour
-
-
 def _write_slide(path: Path, image: np.ndarray, quality: int = JPEG) -> None:
     """Write a tiled JPEG pyramid that OpenSlide opens, with its µm per pixel."""
     import tifffile
@@ -297,7 +269,8 @@ _SETS: dict[str, Draw] = {
     "synthetic_mri": draw_mri,
 }
 _STAND_INS: dict[str, Draw] = {
-    "khd2020": draw_khd2020, "khd2019": draw_khd2019, "rsna2021": draw_rsna,
+    "help2019": draw_help2019, "khd2020": draw_khd2020, "khd2019": draw_khd2019,
+    "rsna2021": draw_rsna,
 }  # fmt: skip
 NAMES = tuple(_SETS)
 STAND_INS = tuple(_STAND_INS)

@@ -40,8 +40,8 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
-        _stand_in_patches studies adapt predicted mapped slide_scores slide_report carried
-        pace
+        _stand_in_patches _stand_in_help _mirax _drawn_slides studies adapt predicted mapped
+        slide_scores slide_report carried pace
         _submission_rows _submission_cells _submission_spread _submission_run
         submission_checks growth ledger _ledger_file _ledger_figures
         _heatmap_files _stream dense encoders _mil_uses lesion_scores
@@ -203,9 +203,17 @@ ALLOWED = {
     },  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
-    "synthetic": {"_drawn", "_drawn_mri", "_stand_in_eyes", "_stand_in_patches"},  # its parts
+    "synthetic": {
+        "_drawn",
+        "_drawn_mri",
+        "_drawn_slides",
+        "_stand_in_eyes",
+        "_stand_in_help",
+        "_stand_in_patches",
+    },  # its parts
     "_stand_in_eyes": {"_drawn"},  # people are jobs
     "_stand_in_patches": {"_drawn"},  # patches are jobs
+    "_stand_in_help": {"_drawn", "_drawn_slides", "_mirax"},  # what it is put together from
     "_drawn_mri": {"_drawn"},  # patients and tables
     "kinds": {"studies"},  # one of them
     "prepared": {

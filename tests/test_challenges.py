@@ -105,7 +105,7 @@ def test_the_default_folder_follows_the_settings(home: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("help2019", r"S\d{3},[0-9.e-]+"),
+        ("help2019", r"Slide\d{3},[0-9.e-]+"),
         ("khd2020", r"\S+ [01]"),
         ("khd2019", r"\S+,[0-3]"),
         ("rsna2021", r"\d{5},[0-9.e-]+"),

@@ -473,8 +473,9 @@ def test_every_setting_of_a_plan_reaches_the_sampler(folder, cases, monkeypatch)
     from kit.settings import Settings
 
     given = {
-        "patch_size": 96, "mpp": 1.5, "level": 1, "stride": 48, "min_tissue": 0.25,
-        "min_tumour": 0.75, "max_normal": 0.125, "partial": "drop", "min_focus": 0.5, "smaller": 64,
+        "patch_size": 96, "mpp": 1.5, "level": 1, "stride": 48, "tissue": "otsu",
+        "min_tissue": 0.25, "min_tumour": 0.75, "max_normal": 0.125, "partial": "drop",
+        "min_focus": 0.5, "smaller": 64,
     }  # fmt: skip
     assert set(given) == set(kinds.PLANS)
     seen = []
@@ -492,4 +493,4 @@ class _Outcome:
 
 class _Dataset:
     kind, classes, positive = "slides", ["normal", "tumour"], "tumour"
-    mask_values, mpp = None, None
+    mask_values, mask_frame, mpp = None, None, None

@@ -28,8 +28,9 @@ FIRST, TIMED, PART = 8, 64, 256
 """Images predicted together: a few that wake everything, those that are timed, then the rest."""
 LAYOUT = {
     "pattern": "{case_id}.png", "table": None, "columns": {}, "arrays": None, "test": {},
-    "group": {"unit": "image"}, "labels": None, "mask": None, "mask_values": None, "exclude": (),
-    "roots": {"local": "."}, "review": None, "counts": None, "sha256": {},
+    "group": {"unit": "image"}, "labels": None, "mask": None, "mask_values": None,
+    "mask_frame": None, "exclude": (), "roots": {"local": "."}, "review": None, "counts": None,
+    "sha256": {},
 }  # fmt: skip
 """How the images that NSML hands over lie: in one folder, named by their number."""
 
