@@ -9,13 +9,13 @@ and BCa (Efron 1987), and the kit's own where images are taken for patients.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from bench import keep
 
+from kit import jobs
 from kit._certainty import statistic_of
 from kit._rows import rows_of
 from kit.metrics import FIGURES, evaluate, mean_of_six, six_from_counts
@@ -121,16 +121,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--save", action="store_true", help="keep the result for README's table")
     parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=jobs.cores())
     asked = parser.parse_args()
+    work = [jobs.Job(str(one), coverage, (one, asked.simulations)) for one in SETTINGS]
+    found = jobs.run(work, title="lines of the table", workers=asked.workers)
     lines = []
-    for setting in SETTINGS:
-        shares = coverage(setting, asked.simulations)
+    for setting, shares in zip(SETTINGS, jobs.values(found), strict=True):
         lines.append([
             f"{setting.patients}", f"{setting.prevalence}", f"{setting.images}",
             setting.interval + (", alike little" if setting.shared < 0.6 else ""),
             *("" if np.isnan(shares[n]) else f"{100 * shares[n]:.1f}" for n in FIGURES),
         ])  # fmt: skip
-        print(f"{len(lines)} of {len(SETTINGS)}", file=sys.stderr)
     error = 100 * (0.95 * 0.05 / asked.simulations) ** 0.5
     keep(
         "coverage", "How often nominal 95 % intervals hold the truth (%)",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import cv2
 import numpy as np
 import openslide
 import pandas as pd
-import tifffile
 from bench import Row, arguments, measure, tell
 
 from kit import coverage
@@ -26,40 +24,12 @@ from kit.annotations import read_mask
 from kit.draws import draw
 from kit.sampler import PatchSampler
 from kit.slides import open_slide
+from kit.stubs import write_stub
 
-SIZE, LEVELS, COARSE, TILE, SIDE = (94_000, 234_000), 10, 5, 512, 256
+SIZE, SIDE = (94_000, 234_000), 256
 MASK = (5_316, 10_007)
 SAMPLER = PatchSampler(SIDE)
 POSITIVE = PatchSampler(SIDE, min_tumour=1.0, partial="drop")
-
-
-def write_slide(path: Path, seed: int = 0) -> Path:
-    """Write a pyramid whose coarse levels hold stained blobs; a fine one is one tile, repeated."""
-    blob = np.zeros((SIZE[1] >> COARSE, SIZE[0] >> COARSE), np.uint8)
-    random = np.random.default_rng(seed)
-    for _ in range(3):
-        across, down = random.uniform((0.3, 0.2), (0.7, 0.8))
-        centre = (int(across * blob.shape[1]), int(down * blob.shape[0]))
-        axes = (int(0.17 * blob.shape[1]), int(0.08 * blob.shape[0]))
-        cv2.ellipse(blob, centre, axes, float(random.uniform(0, 180)), 0, 360, 1, -1)
-    image = np.where(blob[..., None] > 0, (200, 110, 170), (243, 242, 244)).astype(np.uint8)
-    grey = zlib.compress(np.full((TILE, TILE, 3), 240, np.uint8).tobytes())
-    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for level in range(LEVELS):
-            size = (SIZE[0] >> level, SIZE[1] >> level)
-            how: dict[str, Any] = {
-                "tile": (TILE, TILE), "photometric": "rgb", "metadata": None,
-                "compression": "deflate", "subfiletype": int(level > 0),
-                "resolution": (1e4 / 0.25 / 2**level,) * 2, "resolutionunit": "CENTIMETER",
-            }  # fmt: skip
-            if level >= COARSE:
-                tiff.write(cv2.resize(image, size, interpolation=cv2.INTER_AREA), **how)
-                continue
-            tiles = -(-size[0] // TILE) * -(-size[1] // TILE)
-            tiff.write(
-                (grey for _ in range(tiles)), shape=(size[1], size[0], 3), dtype=np.uint8, **how
-            )
-    return path
 
 
 def write_mask(path: Path) -> Path:
@@ -183,7 +153,7 @@ def main() -> None:
     asked = arguments(__doc__ or "", slides=157)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path, mask = write_slide(folder / "slide.tif"), write_mask(folder / "mask.png")
+        path, mask = write_stub(folder / "slide.tif", SIZE), write_mask(folder / "mask.png")
         rows = one_slide("one slide, 94,000 x 234,000", partial(plan, path), "<= .5 s", "<= 300 MB")
         rows += one_slide("the same with its mask", partial(plan, path, mask), "<= 1 s", "")
         found = measure({"kit": partial(plan, path), "loop": partial(plain_loop, path)}, repeats=3)

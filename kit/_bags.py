@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kit.backend import free_memory
+from kit._memory import free as free_memory
 from kit.errors import TableError
 
 SHARE = 0.25  # of the free memory that the bags of a fold may take

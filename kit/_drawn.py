@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from kit import jobs
 from kit.files import write_text
 
 FOLDABLE = 6  # training patients of a class, from a scale of 0.3 on
@@ -29,6 +31,14 @@ def patients(rng: np.random.Generator, full: int, scale: float) -> list[tuple[in
     test = 2 * max(round(train / 8), 1)
     classes = [*rng.permutation(train) % 2, *rng.permutation(test) % 2]
     return [(int(kind), i < train) for i, kind in enumerate(classes)]
+
+
+def spread(
+    title: str, call: Callable[..., Any], places: Sequence[tuple[Any, ...]], workers: int
+) -> list[Any]:
+    """Return what a call gives for each place, of which processes draw some each."""
+    work = [jobs.Job(f"{title} {n}", call, place) for n, place in enumerate(places, start=1)]
+    return jobs.values(jobs.run(work, title=f"drawing {title}", workers=workers))
 
 
 def table(path: Path, columns: str, rows: Sequence[Sequence[object]]) -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from kit import drawing_organs
-from kit._drawn import FOLDABLE, patients, rng, table
+from kit._drawn import FOLDABLE, patients, rng, spread, table
 
 LABELS, SAMPLE = "train_labels.csv", "sample_submission.csv"
 HEADER = "BraTS21ID,MGMT_value"
@@ -40,25 +40,22 @@ class Stored:
     downwards: bool = False
 
 
-def draw_mri(root: Path, seed: int, scale: float) -> None:
+def draw_mri(root: Path, seed: int, scale: float, workers: int) -> None:
     """Draw studies of one series, laid out as those of `draw_rsna`."""
-    known: list[tuple[str, int]] = []
-    asked: list[tuple[str, float]] = []
-    for i, (methylated, train) in enumerate(patients(rng(seed, "mri"), 60, scale), start=1):
-        chance = rng(seed, "mri", i)
-        growth = float(np.clip(chance.normal(0.75 if methylated else 0.25, 0.2), 0, 1))
-        volume = drawing_organs.head(chance, int(chance.choice([64, 80, 96])), 16, growth)
-        study = f"{i:05d}"
-        write_series(_place(root, study, train) / "T1wCE", volume, f"2.25.{i}", Stored())
-        if train:
-            known.append((study, methylated))
-        else:
-            asked.append((study, 0.5))
-    table(root / LABELS, HEADER, known)
-    table(root / SAMPLE, HEADER, asked)
+    people = list(enumerate(patients(rng(seed, "mri"), 60, scale), start=1))
+    spread("studies", _draw_one_series, [(root, seed, i, *one) for i, one in people], workers)
+    table(root / LABELS, HEADER, [(f"{i:05d}", kind) for i, (kind, train) in people if train])
+    table(root / SAMPLE, HEADER, [(f"{i:05d}", 0.5) for i, (_, train) in people if not train])
 
 
-def draw_rsna(root: Path, seed: int, scale: float) -> None:
+def _draw_one_series(root: Path, seed: int, i: int, methylated: int, train: bool) -> None:
+    chance = rng(seed, "mri", i)
+    growth = float(np.clip(chance.normal(0.75 if methylated else 0.25, 0.2), 0, 1))
+    volume = drawing_organs.head(chance, int(chance.choice([64, 80, 96])), 16, growth)
+    write_series(_place(root, f"{i:05d}", train) / "T1wCE", volume, f"2.25.{i}", Stored())
+
+
+def draw_rsna(root: Path, seed: int, scale: float, workers: int) -> None:
     """Draw a stand-in of RSNA-MICCAI 2021: its folders, names, tables and share of classes.
 
     582 studies to learn from, 87 to predict, times `scale`, and the three that were withdrawn. The
@@ -77,13 +74,17 @@ def draw_rsna(root: Path, seed: int, scale: float) -> None:
     known = [(int(i), int(kind)) for i, kind in zip(ids, kinds, strict=True) if kind < 2]
     known += [(i, int(chance.integers(2))) for i in WITHDRAWN]
     asked = [int(i) for i in ids[kinds == 2]]
-    for i, methylated in known:
-        _draw_study(_place(root, f"{i:05d}", True), rng(seed, "rsna", i), i, methylated)
-    for i in asked:
-        chance = rng(seed, "rsna", i)
-        _draw_study(_place(root, f"{i:05d}", False), chance, i, int(chance.random() < METHYLATED))
+    places = [(root, seed, i, kind) for i, kind in [*known, *((i, None) for i in asked)]]
+    spread("studies", _draw_several_series, places, workers)
     table(root / LABELS, HEADER, [(f"{i:05d}", kind) for i, kind in sorted(known)])
     table(root / SAMPLE, HEADER, [(f"{i:05d}", 0.5) for i in asked])
+
+
+def _draw_several_series(root: Path, seed: int, i: int, methylated: int | None) -> None:
+    """Draw one study; None draws its class too, which is not told."""
+    chance, train = rng(seed, "rsna", i), methylated is not None
+    kind = int(chance.random() < METHYLATED) if methylated is None else methylated
+    _draw_study(_place(root, f"{i:05d}", train), chance, i, kind)
 
 
 def _place(root: Path, study: str, train: bool) -> Path:

@@ -6,12 +6,14 @@ A person has a number, which his two eyes share; one eye may be healthy where th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from kit import drawing_organs
+from kit._drawn import spread
 
 SIZE = (3900, 3072)  # width, height
 QUALITY = 90
@@ -67,6 +69,18 @@ def _fellow(rng: np.random.Generator, label: str, left: dict[str, int]) -> str |
     if spared and left["NOR"]:
         return "NOR"
     return label if left[label] else None
+
+
+def draw_khd2019(root: Path, seed: int, scale: float, workers: int) -> None:
+    """Draw the data set into a folder."""
+    found = photographs(seed, scale)
+    spread("photographs", _draw_one, [(root, seed, one) for one in found], workers)
+
+
+def _draw_one(root: Path, seed: int, one: Photograph) -> None:
+    path = root / one.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_jpeg(seed, one))
 
 
 def files(seed: int, scale: float) -> Iterator[tuple[str, bytes]]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kit import _mirax, drawing
-from kit._drawn import FOLDABLE, rng, table, write
+from kit._drawn import FOLDABLE, rng, spread, table, write
 from kit._drawn_slides import slide
 
 SLIDES = {
@@ -28,25 +28,31 @@ CLASSES = ("negative", "positive")
 GLASS = (244, 244, 246)
 
 
-def draw_help(root: Path, seed: int, scale: float) -> None:
+def draw_help2019(root: Path, seed: int, scale: float, workers: int) -> None:
     """Draw the slides of both phases, the masks of the training slides, and the answers."""
     chance = rng(seed, "help")
-    least = FOLDABLE if scale >= 0.3 else 2
     cases = [
         (split, label)
         for (split, label), n in SLIDES.items()
-        for _ in range(max(round(n * scale), least if split == "train" else 2))
+        for _ in range(max(round(n * scale), _least(split, label, scale)))
     ]
     order = chance.permutation(len(cases))  # a number says nothing about the class
     hard = _hard([cases[n] for n in order])
-    answers = []
-    for number, place in enumerate(order, start=1):
-        split, label = cases[place]
-        case = f"Slide{number:03d}"
-        _draw(root, seed, number, split, label, number - 1 in hard)
-        if split != "train":
-            answers.append((case, label, 2 if split == "phase2" else 1))
+    every = [(number, *cases[n]) for number, n in enumerate(order, start=1)]
+    places = [(root, seed, *one, one[0] - 1 in hard) for one in every]
+    spread("slides", _draw, places, workers)
+    answers = [
+        (f"Slide{number:03d}", label, 2 if split == "phase2" else 1)
+        for number, split, label in every if split != "train"
+    ]  # fmt: skip
     table(root / "answers.csv", "case_id,label,phase", answers)
+
+
+def _least(split: str, label: str, scale: float) -> int:
+    """Return how many slides there are at least: folds can be dealt, hard ones left aside."""
+    if split != "train":
+        return 2
+    return (FOLDABLE if scale >= 0.3 else 2) * (2 if label == "positive" else 1)
 
 
 def _hard(cases: list[tuple[str, str]]) -> set[int]:

@@ -78,6 +78,8 @@ def _lines(axis: Axes, table: pd.DataFrame, networks: list[Any], column: str) ->
 
 def _circle(axis: Axes, rows: pd.DataFrame, number: int) -> None:
     """Draw a ring round an epoch's figure; none where the network has no best one."""
+    if not len(rows):  # a line of no points, unclipped, would break the layout
+        return
     look = {**_look(number), "markersize": 9, "linestyle": "", "fillstyle": "none"}
     axis.plot(rows["epoch"], rows["value"], **look, clip_on=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import pickle
 import queue
@@ -22,20 +23,26 @@ import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from kit import _memory
 from kit.errors import JobError
-from kit.jobs import Job, Outcome, call, engine, visible_devices
+from kit.jobs import WORKER, Job, Outcome, call, dealt, engine
+
+log = logging.getLogger(__name__)
 
 CHILD = "import kit.apart; kit.apart.serve()"
 CUT_OFF = 1  # exit code of a child whose parent is gone
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+TRIES = 2  # a job that was killed goes on; one that is killed again is set aside
 
 
 def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
     """Run each job in a process of its own, `workers` at a time, and yield outcomes in order.
 
-    A job that raises `KitError`, or whose process dies, is an outcome with that error, and the
-    others go on. Where there are several GPUs, each worker has one to itself. Close the generator
-    if it is left before its end: that ends the processes.
+    A job that raises `KitError` is an outcome with that error, and so is one whose process ended
+    by itself or was killed twice; the others go on. GPUs are dealt out: no two jobs have one
+    together, and where there are more than workers each has several. If the memory that the first
+    job took leaves no room for so many, fewer run at once. Close the generator if it is left
+    before its end: that ends the processes.
 
     Args:
         jobs: Independent calls of importable functions with picklable arguments.
@@ -45,10 +52,11 @@ def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
 
     elsewhere = engine()
     if elsewhere is not None:
-        yield from map(_of_child, elsewhere.each([Job(job.name, alone, (job,)) for job in jobs]))
+        work = [Job(job.name, alone, (job,)) for job in jobs]
+        yield from map(_of_child, elsewhere.each(work, networks=True))
         return
-    room = _Room(workers)
-    found = Parallel(n_jobs=workers, backend="threading", return_as="generator")(
+    room = _Room(min(workers, max(1, len(jobs))))
+    found = Parallel(n_jobs=len(room.dealt), backend="threading", return_as="generator")(
         delayed(room.run)(job) for job in jobs
     )
     try:
@@ -76,9 +84,12 @@ class _Room:
     def __init__(self, workers: int) -> None:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.ended = False
+        self.dealt = dealt(workers)
         self.places: queue.Queue[str | None] = queue.Queue()
-        for place in _devices(workers):
+        for place in self.dealt:
             self.places.put(place)
+        self.lock, self.free = threading.Lock(), _memory.free()
+        self.there = self.allowed = len(self.dealt)
 
     def end(self) -> None:
         """End all processes, and start no other."""
@@ -87,17 +98,15 @@ class _Room:
             child.kill()
 
     def run(self, job: Job) -> Outcome:
-        """Run one job in a process of its own and return its outcome."""
-        place, start = self.places.get(), time.monotonic()
-        try:
-            with tempfile.TemporaryDirectory(prefix="kit-job-") as folder:
-                answer = Path(folder, "outcome")
-                code = self._wait(job, answer, place)
-                if answer.is_file():
-                    outcome: Outcome = pickle.loads(answer.read_bytes())
-                    return outcome
-        finally:
-            self.places.put(place)
+        """Run one job in a process of its own, once more if that was killed; return its outcome."""
+        start = time.monotonic()
+        for _ in range(TRIES):
+            found, code = self._once(job)
+            if found is not None:
+                return found
+            if code >= 0 or self.ended:
+                break
+            log.warning("the process of %s was lost (%s); it goes on", job.name, _ending(code))
         error = JobError(
             f"the process of {job.name} died", received=_ending(code),
             remedy="the same command goes on where it was; if it was killed it may have lacked "
@@ -105,12 +114,41 @@ class _Room:
         )  # fmt: skip
         return Outcome(job.name, None, error, time.monotonic() - start)
 
+    def _once(self, job: Job) -> tuple[Outcome | None, int]:
+        """Return the outcome of a job's process, None if it died, and its exit code."""
+        place, found, code = self.places.get(), None, 0
+        try:
+            with tempfile.TemporaryDirectory(prefix="kit-job-") as folder:
+                answer = Path(folder, "outcome")
+                code = self._wait(job, answer, place)
+                if answer.is_file():
+                    found = pickle.loads(answer.read_bytes())
+        finally:
+            self._leave(place, found, code)
+        return found, code
+
+    def _leave(self, place: str | None, found: Outcome | None, code: int) -> None:
+        """Give a place to the next, unless memory has room for fewer than there are."""
+        with self.lock:
+            if code == -signal.SIGKILL and not self.ended:  # by the system, for want of memory
+                self.allowed = max(1, self.allowed - 1)
+            elif found is not None and self.free:
+                self.allowed = min(self.allowed, _memory.room(found.memory, self.there, self.free))
+                self.free = 0  # the first job tells
+            if self.there > self.allowed:
+                self.there -= 1
+                log.warning("memory: %d at a time from here on", self.there)
+            else:
+                self.places.put(place)
+
     def _wait(self, job: Job, answer: Path, place: str | None) -> int:
         """Return the exit code of the job's process; its input stays open while this one lives."""
         paths = [path or os.getcwd() for path in sys.path]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         if place is not None:
             environment["CUDA_VISIBLE_DEVICES"] = place
+        if len(self.dealt) > 1:
+            environment |= WORKER
         with subprocess.Popen(
             [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             env=environment, bufsize=0,
@@ -130,12 +168,6 @@ class _Room:
                 raise
             finally:
                 self.running.discard(child)
-
-
-def _devices(workers: int) -> list[str | None]:
-    """Return what each worker may see of the GPUs: one each where there are enough."""
-    found = visible_devices()
-    return [*found[:workers]] if len(found) >= workers > 1 else [None] * workers
 
 
 def _ending(code: int) -> str:

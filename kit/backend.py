@@ -7,11 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from kit.errors import SettingsError
 
-WITHOUT_LIMIT = 4 << 30  # bytes taken as free where the system does not say
 FULL = ("resource_exhausted", "resource exhausted", "resourceexhausted", "out of memory",
         "oom when allocating")  # fmt: skip
 
@@ -74,6 +72,14 @@ def gpus() -> list[str]:
     return [str(one) for one in keras.distribution.list_devices() if "cpu" not in str(one).lower()]
 
 
+def replicas() -> int:
+    """Return over how many devices a batch is dealt out, and must be divisible by."""
+    import keras
+
+    spread = keras.distribution.distribution()
+    return 1 if spread is None else int(spread.num_model_replicas)
+
+
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -84,17 +90,6 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def free_memory() -> int:
-    """Return how many bytes of memory are free; a cautious guess where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return WITHOUT_LIMIT
 
 
 def out_of_memory(error: BaseException) -> bool:

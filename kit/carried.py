@@ -8,6 +8,7 @@ from pathlib import Path
 from kit import finished
 from kit.files import read_json, write_json
 
+ENSEMBLE = "ensemble.json"
 KEPT = ("settings.json", "ensemble.json", "metrics.json", "rule.json", "SYNTHETIC.txt")
 """Beside the networks; the last says that data were drawn."""
 
@@ -15,14 +16,27 @@ KEPT = ("settings.json", "ensemble.json", "metrics.json", "rule.json", "SYNTHETI
 def carry(out: Path, folder: Path) -> list[Path]:
     """Copy a finished run's networks, each verified, and what a prediction needs, side by side.
 
-    `kit.finished.load(folder)` takes the copy as it takes the run.
+    `kit.finished.load(folder)` takes the copy as it takes the run. Of an ensemble's JSON, which
+    stands in the copy as `ensemble.json`, each run has a folder of its own.
 
     Raises:
-        MissingDataError: The run is not finished, or a network is missing or damaged.
+        MissingDataError: A run is not finished, or a network is missing or damaged.
     """
+    if Path(out).is_file():
+        return _ensemble(Path(out), folder)
     copied = [Path(shutil.copy(path, folder / path.name)) for path in files(out)]
     _without_folder(folder / "settings.json")
     return copied
+
+
+def _ensemble(path: Path, folder: Path) -> list[Path]:
+    copied, places = [], {}
+    for number, (name, run) in enumerate(finished.load_all(path).items(), start=1):
+        places[name] = f"run{number}"
+        (folder / places[name]).mkdir()
+        copied += carry(run.out, folder / places[name])
+    write_json(folder / ENSEMBLE, {**read_json(path), "runs": places})
+    return [*copied, folder / ENSEMBLE]
 
 
 def _without_folder(path: Path) -> None:

@@ -41,12 +41,17 @@ class Cluster:
         """Return how many jobs run at a time."""
         return sum(self._client.nthreads().values())
 
-    def each(self, work: Sequence[Job]) -> Generator[Outcome]:
+    def each(self, work: Sequence[Job], *, networks: bool = False) -> Generator[Outcome]:
         """Run jobs and yield their outcomes in the order of the jobs.
 
         A job that raises `KitError` is an outcome with that error, and so is one whose worker died
         again and again; any other exception stops the run. Close the generator if it is left before
         its end: that cancels what has not begun.
+
+        Args:
+            work: The jobs.
+            networks: Whether each takes one of the workers' `GPU` (Dask's resource of that name),
+                where they have any.
 
         Raises:
             JobError: The cluster was lost.
@@ -55,10 +60,11 @@ class Cluster:
 
         step = -(-len(work) // PARTS)
         parts = [work[start : start + step] for start in range(0, len(work), max(step, 1))]
-        futures = self._client.map(_in_turn, parts, pure=False)
+        take = {"GPU": 1} if networks and self._gpus() else None
+        futures = self._client.map(_in_turn, parts, pure=False, resources=take)
         try:
             for number, part in enumerate(parts):
-                yield from self._outcomes(part, futures[number])
+                yield from self._outcomes(part, futures[number], take)
                 futures[number] = None  # the cluster forgets it, so that memory stays flat
         except (CancelledError, OSError) as error:
             raise JobError("the cluster was lost", received=repr(error),
@@ -67,7 +73,11 @@ class Cluster:
             with contextlib.suppress(Exception):  # a lost cluster has nothing to cancel
                 self._client.cancel([future for future in futures if future is not None])
 
-    def _outcomes(self, part: Sequence[Job], future: Any) -> list[Outcome]:
+    def _gpus(self) -> bool:
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return any(worker["resources"].get("GPU") for worker in workers)
+
+    def _outcomes(self, part: Sequence[Job], future: Any, take: Any) -> list[Outcome]:
         """Return the outcomes of some jobs; those in whose time two workers died, one by one."""
         from distributed import KilledWorker
 
@@ -75,14 +85,14 @@ class Cluster:
             found: list[Outcome] = future.result()
             return found
         except KilledWorker:
-            return [self._once_more(job) for job in part]
+            return [self._once_more(job, take) for job in part]
 
-    def _once_more(self, job: Job) -> Outcome:
+    def _once_more(self, job: Job, take: Any) -> Outcome:
         """Return a job's outcome, or that its worker dies of it alone."""
         from distributed import KilledWorker
 
         try:
-            (found,) = self._client.submit(_in_turn, [job], pure=False).result()
+            (found,) = self._client.submit(_in_turn, [job], pure=False, resources=take).result()
         except KilledWorker as error:
             died = JobError(
                 f"{job.name} killed its workers, and was set aside",
@@ -128,7 +138,7 @@ def on(
         _check_versions(client)
         for folder in (Path.cwd(), *sees):
             _check_folder(client, Path(folder))
-        client.register_plugin(_here(), name="kit-here")
+        client.register_plugin(_here(address), name="kit-here")
         for folder in writes:
             Path(folder).mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-") as mark:
@@ -169,8 +179,10 @@ def _local(workers: int) -> Any:
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.scheduler.worker-saturation": 1.0,  # a job waits where no other can kill it
     }):  # fmt: skip
-        return Client(n_workers=workers, threads_per_worker=1, processes=True,
-                      dashboard_address=None, silence_logs=logging.CRITICAL)  # fmt: skip
+        return Client(
+            n_workers=workers, threads_per_worker=1, processes=True, env=jobs.WORKER,
+            dashboard_address=None, silence_logs=logging.CRITICAL,
+        )  # fmt: skip
 
 
 def _await_workers(client: Any, address: str) -> None:
@@ -184,18 +196,31 @@ def _await_workers(client: Any, address: str) -> None:
         ) from error
 
 
-def _here() -> Any:
-    """Return what has every worker, also one that comes later, stand in this process's folder."""
+def _here(address: str) -> Any:
+    """Return what prepares every worker, also one that comes later.
+
+    It stands in this process's folder, its libraries have one thread each, and the workers of this
+    machine have the GPUs dealt out to them. Elsewhere those that start workers say which GPU each
+    has (`CUDA_VISIBLE_DEVICES=0 dask worker … --resources GPU=1`).
+    """
     from distributed import WorkerPlugin
 
     class Here(WorkerPlugin):  # type: ignore[misc, unused-ignore]
-        def __init__(self, folder: str) -> None:
-            self.folder = folder
+        def __init__(self, folder: str, dealt: Sequence[str]) -> None:
+            self.folder, self.dealt = folder, dealt
 
-        def setup(self, worker: Any) -> None:
+        async def setup(self, worker: Any) -> None:
             os.chdir(self.folder)
+            os.environ.update(jobs.WORKER)
+            if self.dealt:
+                number = int(worker.name)
+                mine = number < len(self.dealt)
+                os.environ["CUDA_VISIBLE_DEVICES"] = self.dealt[number] if mine else "-1"
+                await worker.set_resources(GPU=int(mine))
 
-    return Here(os.getcwd())
+    kind, _, workers = address.partition(":")
+    dealt = jobs.dealt(int(workers)) if kind == "local" else []
+    return Here(os.getcwd(), [place for place in dealt if place is not None])
 
 
 def _check_versions(client: Any) -> None:

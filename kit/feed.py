@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kit.backend import free_memory
+from kit._memory import free as free_memory
 
 AHEAD = 2  # batches that wait while one is learnt from
 SHARE = 0.25  # of the free memory that decoded images may take

@@ -111,7 +111,7 @@ def predict(
     """
     out = Path(out)
     single = not out.is_file()
-    runs = {"": load(out)} if single else _runs_of(out)
+    runs = load_all(out)
     _check_place(path, [run.out for run in runs.values()])
     lead = next(iter(runs.values()))
     tables = [
@@ -141,8 +141,14 @@ def _of_sample(joined: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFra
     return submission.completed(joined, dataset.asked(root), dataset.classes)
 
 
-def _runs_of(path: Path) -> dict[str, Finished]:
-    """Return the runs that an ensemble's JSON names, by name."""
+def load_all(path: Path) -> dict[str, Finished]:
+    """Return the runs that an ensemble's JSON names, by name; of a run's folder that run, named "".
+
+    Raises:
+        MissingDataError: A run is missing, not finished or damaged, or the file names none.
+    """
+    if not path.is_file():
+        return {"": load(path)}
     places = read_json(path).get("runs")
     if not places:
         raise MissingDataError("no ensemble of runs", path=path, expected="what kit ensemble wrote",

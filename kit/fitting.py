@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kit import checkpoints, feed, histories, inference
+from kit import checkpoints, feed, histories, inference, parallel
 from kit.backend import out_of_memory
 from kit.checks import first
 from kit.errors import TrainingError
@@ -61,7 +61,10 @@ def train(fit: Fit, *, cut: bool = False) -> bool:
     halvings = 0
     while True:
         try:
-            return Session(fit, halvings).run(cut)
+            devices = parallel.devices_for(_sizes(fit, halvings), fit.recipe.precision)
+            keras.utils.clear_session()  # layers are named alike whatever was trained before
+            with parallel.across(devices):
+                return Session(fit, halvings, max(1, len(devices))).run(cut)
         except Exception as error:
             if "determinis" in str(error):
                 raise _without_order(error) from error
@@ -95,6 +98,14 @@ def _halved(fit: Fit, halvings: int, error: Exception) -> int:
     return halvings
 
 
+def _sizes(fit: Fit, halvings: int) -> list[int]:
+    """Return the sizes of the small batches that make a step."""
+    known = checkpoints.load(_states(fit), fit.path.stem, fit.key)
+    halvings = max(halvings, known[1]["halvings"] if known else 0)
+    batch = min(fit.recipe.batch_size, len(fit.rows))
+    return [len(part) for part in np.array_split(np.arange(batch), 1 << halvings)]
+
+
 def _states(fit: Fit) -> Path:
     return fit.path.parent / STATES
 
@@ -102,8 +113,8 @@ def _states(fit: Fit) -> Path:
 class Session:
     """The training of one fit in this process, from its newest state on."""
 
-    def __init__(self, fit: Fit, halvings: int) -> None:
-        self.fit, self.recipe = fit, fit.recipe
+    def __init__(self, fit: Fit, halvings: int, devices: int = 1) -> None:
+        self.fit, self.recipe, self.devices = fit, fit.recipe, devices
         arrays, note = checkpoints.load(_states(fit), fit.path.stem, fit.key) or ({}, None)
         self.progress = Progress(**(note or {"key": fit.key}))
         was, self.progress.halvings = self.progress.halvings, max(halvings, self.progress.halvings)
@@ -112,7 +123,6 @@ class Session:
         self.batch = min(self.recipe.batch_size, len(fit.rows))
         self.steps = self.recipe.steps or max(1, len(fit.rows) // self.batch)
         self.share = _shares(fit)
-        keras.utils.clear_session()  # layers are named alike in whatever order folds are trained
         self.students = _students(fit)
         self.network = network_of(self.students)
         self.teacher = _teacher(fit)
@@ -160,6 +170,7 @@ class Session:
         self.trainer = compiled(
             self.students, self.recipe, stage, steps=stage.epochs * self.steps,
             teacher=self.teacher, accumulate=1 << self.progress.halvings,
+            devices=self.devices,
         )  # fmt: skip
 
     def _settle(self) -> None:
@@ -270,6 +281,7 @@ class Session:
     def _write(self, finished: bool) -> None:
         """Write the network and, last, the note that makes it count; then its states may go."""
         fit, progress = self.fit, self.progress
+        parallel.part(self.students)
         with atomic(fit.path) as part:
             self.network.save(part)
         write_json(fit.path.with_suffix(".json"), {
@@ -277,6 +289,7 @@ class Session:
             "fold": fit.fold, "seed": fit.seed, "recipe": asdict(fit.recipe),
             "images": len(fit.rows), "epochs": len(progress.rows), "chosen": progress.chosen,
             "batch": self.batch >> progress.halvings, "stain": fit.store.stain,
+            "devices": self.devices,
         })  # fmt: skip
         if finished:
             checkpoints.remove(_states(fit), fit.path.stem)

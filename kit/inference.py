@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kit import feed
+from kit.backend import replicas
 from kit.errors import ModelError
 from kit.files import digest, fingerprint, read_json, read_table, table_key, write_table
 from kit.stitch import patch_scores
@@ -154,6 +155,7 @@ def predict_images(
         views: Functions of an image batch.
     """
     size = min(BATCH, len(rows))  # of every batch, so that nothing is compiled twice
+    size += -size % replicas()
     parts = [rows[start : start + size] for start in range(0, len(rows), size or 1)]
     found = np.zeros((len(rows), network.output_shape[-1]))
     start = 0

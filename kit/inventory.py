@@ -87,7 +87,11 @@ def verify(dataset: Dataset, data: str | Path | None = None, workers: int = 1) -
             files += [("mask", str(path), "") for path in cases["mask"].dropna().unique()]
     jobs = [Job(f"{file[0]} {file[1]}", _check, (dataset.kind, root, *file)) for file in files]
     found = run(jobs, title=f"verify {dataset.name}", workers=workers)
-    return _table([*rows, *(outcome.value for outcome in found)])
+    rows += [
+        (what, name, "unreadable", 0, str(one.error)) if one.error else one.value
+        for (what, name, _), one in zip(files, found, strict=True)
+    ]
+    return _table(rows)
 
 
 Row = tuple[str, str, str, int, str]

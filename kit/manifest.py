@@ -98,7 +98,8 @@ class Dataset(Layout):
         return root
 
     def _mounted(self, mount: Path, path: str) -> Path:
-        for root in mounts.places(mount, path):
+        own = [mount] if mount.name == path else []  # NSML mounts one dataset, under its name
+        for root in [*own, *mounts.places(mount, path)]:
             if root.is_dir():
                 return root
         error = self.missing(mount / path)

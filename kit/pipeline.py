@@ -14,6 +14,7 @@ from kit import (
     alike,
     histories,
     ledger,
+    locks,
     marks,
     plans,
     scoring,
@@ -153,7 +154,15 @@ class Run(Mapped):
         ]  # fmt: skip
 
     def complete(self) -> dict[str, Any]:
-        """Run every stage and return what `kit run --json` prints."""
+        """Run every stage and return what `kit run --json` prints.
+
+        Raises:
+            SettingsError: Another run is at work in the folder.
+        """
+        with locks.held(self.out):
+            return self._completed()
+
+    def _completed(self) -> dict[str, Any]:
         start = time.monotonic()
         metrics, path = self.metrics(), self.submission()
         about = self.lesions()

@@ -11,12 +11,13 @@ import pandas as pd
 
 from kit.checks import columns, first, positive_int
 from kit.errors import SettingsError, TableError
-from kit.files import digest, fingerprint, read_table, sha256, table_key, write_table
+from kit.files import digest, fingerprint, read_json, read_table, sha256, table_key, write_table
 from kit.fits import EVERYTHING, Fit
 from kit.folds import check_no_leak
 from kit.models import check_model
 from kit.recipes import Recipe
 from kit.store import Store
+from kit.weights import verified
 
 FORMAT = 2
 
@@ -149,6 +150,32 @@ def codes(items: pd.DataFrame, rows: np.ndarray, classes: Sequence[str]) -> np.n
     """Return the number of each row's class."""
     labels = pd.Categorical(items.label.iloc[rows], categories=list(classes))
     return np.asarray(labels.codes, np.int64)
+
+
+def begun_with(folder: Path, dataset: str) -> Path:
+    """Return the network of a finished run that a run on another data set begins with.
+
+    It is one trained on all cases where there is one, else the first fold's: whatever the fold,
+    it has not seen a case of the other set.
+
+    Args:
+        folder: Of the finished run.
+        dataset: Name of the data set that is trained on now.
+
+    Raises:
+        SettingsError: The run was on the same data set, so that its networks know held-out cases.
+        KitError: It is not finished, or the network is damaged.
+    """
+    theirs = read_json(Path(folder) / "settings.json")["compared"]["dataset"]
+    if theirs == dataset:
+        raise SettingsError(
+            "weights of a run on the same data set have seen the cases that are held out",
+            expected="a run on another data set", received=f"weights={folder}, of {theirs}",
+            path=folder, remedy="begin without weights, or distil fold by fold: --set teacher=RUN",
+        )  # fmt: skip
+    there = networks(Path(folder) / "models").sort_values(["fold", "seed"]).iloc[0]
+    path = Path(folder) / "models" / f"{there['name']}.keras"
+    return verified(path, there["sha256"])
 
 
 def check_teacher(folder: Path) -> Path:

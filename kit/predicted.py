@@ -209,13 +209,20 @@ class Predicted(Prepared):
 
     def _pretrained(self) -> dict[str, Path | None]:
         """Return the files that the networks begin with or learn from."""
-        named, teacher = self.settings.weights, self.settings.teacher
+        teacher = self.settings.teacher
         return {
-            "weights": None if named is None else weights.find(
-                self.dataset, named, [self.dataset.manifest.parent, self.root, self.root.parent]
-            ),
+            "weights": self._begun_with(self.settings.weights),
             "teacher": None if teacher is None else plans.check_teacher(Path(teacher)),
         }  # fmt: skip
+
+    def _begun_with(self, named: str | None) -> Path | None:
+        """Return the file of weights: of the manifest, or a network of a finished run."""
+        if named is None:
+            return None
+        if named not in self.dataset.weights and (Path(named) / "settings.json").is_file():
+            return plans.begun_with(Path(named), self.dataset.name)
+        places = [self.dataset.manifest.parent, self.root, self.root.parent]
+        return weights.find(self.dataset, named, places)
 
     def _rehearse(self) -> None:
         """Before the first long training, take a tiny network the whole way to a submission."""

@@ -20,7 +20,7 @@ def examine(run: Path, data: Path | None = None, out: Path | None = None) -> lis
     """Return what was found good, a few words each; raise on the first thing that is not.
 
     Args:
-        run: Folder of a finished run, or of what is carried of one.
+        run: Folder of a finished run, or of what is carried of one; or an ensemble's JSON.
         data: Folder that the manifest's relative roots start from; None: the platform's.
         out: The file that will be written; None: it is not looked at.
 
@@ -29,12 +29,12 @@ def examine(run: Path, data: Path | None = None, out: Path | None = None) -> lis
         ImageError: Not one of the cases can be read.
         KitError: The output cannot be written.
     """
-    found = finished.load(run)
-    dataset = found.dataset
+    found = list(finished.load_all(Path(run)).values())
+    dataset = found[0].dataset
     root = platforms.detect().root(dataset) if data is None else dataset.root(data)
     cases = dataset.cases(root=root, labels=False).to_dict("records")
     good = [
-        f"{len(found.models)} networks whole",
+        f"{sum(len(one.models) + len(one.pooling) for one in found)} networks whole",
         f"{len(cases)} cases",
         _readable(dataset, root, cases),
     ]

@@ -89,7 +89,9 @@ class Settings(BaseModel):
 
     model: str = Field("seresnet_small", description="a name of kit.models.REGISTRY")
     weights: str | None = Field(
-        None, description="pretrained weights, a name under the dataset's `weights`; None: none"
+        None,
+        description="pretrained weights: a name under the dataset's `weights`, or the folder of a "
+        "finished run on another data set",
     )
     epochs: int = Field(20, ge=1, description="passes over the training part")
     steps: int | None = Field(None, ge=1, description="steps of an epoch; None: one pass")

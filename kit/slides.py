@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import threading
 from collections.abc import Mapping
@@ -382,8 +381,7 @@ class _Mine:
 
 def _threads() -> int:
     """Return how many threads read: the cores, but one in a worker, whose siblings have them."""
-    alone = multiprocessing.current_process().name == "MainProcess"
-    return min(jobs.cores(), MOST_THREADS) if alone else 1
+    return 1 if jobs.in_worker() else min(jobs.cores(), MOST_THREADS)
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kit import losses
+from kit import losses, parallel
 from kit.augment import Augment
 from kit.models import LOGITS
 from kit.optimizers import build_optimizer
@@ -42,13 +42,17 @@ class Trainer(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Return the targets after mixing, each student's logits, and the teacher's."""
+        """Return targets after mixing, weights, each student's logits, and the teacher's.
+
+        Of several devices each answers for its share of the batch.
+        """
         changed = self.augment(
             {"images": inputs["images"], "targets": inputs["targets"]}, training=training
         )
-        images = changed["images"]
+        mine = parallel.share({**changed, "weights": inputs["weights"]})
+        images = mine["images"]
         logits = [ops.cast(body(images, training=training), "float32") for body in self.bodies]
-        told = {"targets": changed["targets"], "logits": logits}
+        told = {"targets": mine["targets"], "weights": mine["weights"], "logits": logits}
         if self.teacher is not None:
             prob = ops.cast(self.teacher(images, training=False), "float32")
             told["teacher"] = ops.stop_gradient(ops.log(ops.clip(prob, 1e-6, 1.0)))
@@ -70,7 +74,7 @@ class Trainer(keras.Model):  # type: ignore[misc]
             ]
         value = losses.mutual(each, logits) if len(logits) > 1 else each[0]
         value = ops.mean(ops.reshape(value, (ops.shape(value)[0], -1)), axis=1)
-        return ops.sum(ops.multiply(value, x["weights"]))
+        return ops.sum(ops.multiply(value, y_pred["weights"]))
 
     def reseed(self, *seed: int) -> None:
         """Set every generator anew, those inside layers too, from whole numbers."""
@@ -100,7 +104,7 @@ def network_of(students: Sequence[Any]) -> Any:
 
 def compiled(
     students: Sequence[Any], recipe: Recipe, stage: Stage, *, steps: int, teacher: Any = None,
-    accumulate: int = 1,
+    accumulate: int = 1, devices: int = 1,
 ) -> Trainer:  # fmt: skip
     """Return a trainer with an optimizer of its own, its variables made.
 
@@ -112,6 +116,7 @@ def compiled(
             weights that the stage began with.
         teacher: See `Trainer`.
         accumulate: Small batches that make one step.
+        devices: How many take the step together (`kit.parallel.across`).
     """
     from kit.models import set_trainable
 
@@ -125,6 +130,8 @@ def compiled(
         )
     )  # fmt: skip
     trainer.optimizer.build(trainer.trainable_variables)
+    if devices > 1:
+        parallel.join(trainer.optimizer, students)
     return trainer
 
 

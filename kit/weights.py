@@ -34,7 +34,8 @@ def find(entry: Dataset | Mapping[str, Weights], name: str, roots: Path | Sequen
     if name not in known:
         raise ModelError(
             "weights are unknown", received=f"weights={name}",
-            remedy=nearest(name, known) if known else "name them under weights in the manifest",
+            remedy=(nearest(name, known) if known else "name them under weights in the manifest")
+            + ", or give the folder of a finished run on another data set",
         )  # fmt: skip
     wanted = known[name]
     folders = [roots] if isinstance(roots, Path) else list(roots)

@@ -129,6 +129,25 @@ figures.probability_by_class(oof, positive=run.dataset.positive)
 run.test().groupby(["model", "fold", "seed"]).size().to_frame("test cases predicted")
 
 # %% [markdown]
+# **Beyond one machine.** What takes long is a list of named jobs: draw a patient, plan a slide,
+# write a shard, train a network, predict some slides. `--workers 2` runs them in processes,
+# `--cluster local:2` or `tcp://HOST:PORT` on Dask. Outcomes come in the order of the jobs, so the
+# table is the same; a job that kills its worker twice is named, and the others finish.
+
+# %%
+from kit import jobs
+
+work = [jobs.Job(f"square of {n}", pow, (n, 2)) for n in range(4)]
+here, there = (jobs.run(work, title="squares", workers=n) for n in (1, 2))
+pd.DataFrame({"job": [one.name for one in here], "one process": jobs.values(here),
+              "two processes": jobs.values(there)})  # fmt: skip
+
+# %% [markdown]
+# A network has a GPU to itself; more GPUs than networks train one together, in the same steps. What
+# ten thousand slides would take on 1, 2, 4, … workers like this machine's cores (or its GPU) is
+# measured and told by `kit doctor --estimate help2019 --slides 10000 --workers 32`.
+
+# %% [markdown]
 # ## Takeaways
 # - Every training case has one honest prediction: out of fold. Everything after stands on these.
 # - Training can be stopped at any time; what stands is kept, and the same call goes on.

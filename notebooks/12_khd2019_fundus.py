@@ -295,11 +295,11 @@ pd.read_csv(path).head()
 # the full size, read as in training, in the order given.
 
 # %%
-from kit.platforms import nsml
+from kit.platforms import _nsml_run, detect
 
 tests = cases[cases.split == "test"].head(4)
 arrays = [cv2.imread(str(team.root / path)) for path in tests.path]
-answer = nsml.hooks(runs["kit"].out)[2](arrays)
+answer = _nsml_run.hooks(runs["kit"].out, detect())[2](arrays)
 sent = pd.read_csv(path).set_index("case_id").label
 pd.DataFrame({"infer": answer, "submission": sent[tests.case_id].to_numpy()}, tests.case_id)
 

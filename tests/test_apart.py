@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import apart, jobs
+from kit import _memory, apart, jobs
 from kit.errors import ImageError, JobError
 from kit.jobs import Job
 
@@ -131,13 +131,68 @@ def test_gpus_are_dealt_one_to_each_worker(monkeypatch: pytest.MonkeyPatch) -> N
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize(("visible", "workers"), [("4,7", 1), ("4", 2), ("-1", 2), ("", 2)])
+@pytest.mark.parametrize(("visible", "workers"), [("4,7", 1), ("-1", 2), ("", 2)])
 def test_gpus_that_cannot_be_dealt_are_left_as_they_are(
     monkeypatch: pytest.MonkeyPatch, visible: str, workers: int
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     work = [Job(str(n), device, (0.0,)) for n in range(2)]
     assert jobs.values(apart.each(work, workers=workers)) == [visible, visible]
+
+
+def test_a_gpu_serves_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    work = [Job(str(n), beside, (tmp_path, n)) for n in range(3)]
+    assert jobs.values(apart.each(work, workers=3)) == [("4", 1)] * 3
+
+
+def test_more_gpus_than_jobs_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
+    work = [Job(str(n), device) for n in range(2)]
+    assert sorted(jobs.values(apart.each(work, workers=8))) == ["4,5", "6,7"]
+
+
+def beside(folder: Path, number: int) -> tuple[str | None, int]:
+    """Return the GPU that is seen, and how many jobs were at work at once."""
+    mark = folder / f"{number}.running"
+    mark.touch()
+    time.sleep(0.3)
+    seen = len(list(folder.glob("*.running")))
+    mark.unlink()
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), seen
+
+
+def test_a_process_that_is_killed_once_goes_on(tmp_path: Path) -> None:
+    work = [Job("fine", square, (3,)), Job("hit", killed_at_first, (tmp_path,))]
+    found = list(apart.each(work, workers=2))
+    assert [outcome.error for outcome in found] == [None, None]
+    assert found[1].value == "done"
+
+
+def killed_at_first(folder: Path) -> str:
+    if not (folder / "tried").exists():
+        (folder / "tried").touch()
+        die(signal.SIGKILL)
+    return "done"
+
+
+def test_the_memory_of_the_first_job_limits_how_many_run_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(_memory, "free", lambda: 1)
+    work = [Job(str(n), beside, (tmp_path, n)) for n in range(6)]
+    seen = [most for _, most in jobs.values(apart.each(work, workers=2))]
+    assert seen[3:] == [1, 1, 1]
+
+
+def holds(size: int) -> int:
+    return len(b"x" * size)
+
+
+def test_a_job_tells_the_memory_that_its_process_held() -> None:
+    small, large = apart.each([Job("a", holds, (1,)), Job("b", holds, (300 << 20,))])
+    assert 290 << 20 < large.memory - small.memory < 320 << 20
 
 
 SCRIPT = """

@@ -14,24 +14,24 @@ KIT = Path(__file__).parents[1] / "kit"
 
 FLOORS = {
     0: """
-        errors checks geometry files _writers
+        errors checks geometry files _writers _memory
     """,
     1: """
         jobs apart clusters stages settings manifest layout patterns folds metrics intervals
         thresholds ensemble marks mounts overlaps shift comparison _balance _votes _members _labels
         _counts _ranks _measures _rows _report _probable _certainty lesions _mask_overlap
-        _froc rules
+        _froc rules locks
     """,
     2: """
         duplicates slides readers tiled codecs coverage tissue annotations polygons
         _mask_files shards images dicom stain fundus drawing drawing_organs _cells stitch
-        _vector_files _stain_maths _dicom_files volumes
+        _vector_files _stain_maths _dicom_files volumes stubs
     """,
     3: """
         backend feed checkpoints recipes monitor histories optimizers sampler draws store
         augment policies _augment_draws _augment_geometry _augment_colour _augment_mix
         models losses weights attention _stored _network _backbones _own_networks
-        _seed_networks _tf slide_features _learners _bags _heatmap
+        _seed_networks _tf parallel slide_features _learners _bags _heatmap
     """,
     4: """
         training plans fits fitting trainer live inference streams aggregate submission
@@ -40,10 +40,10 @@ FLOORS = {
         _augment_figures _interval_figures _training_figures hard_cases alike challenge
         official judge joining review heatmaps _heatmap_figures _lesion_figures _choices
         embeddings mil _mil_fits _embedding_figures _drawn _drawn_mri _stand_in_eyes
-        _mirax _drawn_slides _stand_in_help
-        studies adapt predicted mapped slide_scores slide_report carried pace
+        _stand_in_patches _stand_in_help _mirax _drawn_slides studies adapt predicted mapped
+        slide_scores slide_report carried pace
         _submission_rows _submission_cells _submission_spread _submission_run
-        submission_checks ledger _ledger_file _ledger_figures
+        submission_checks growth ledger _ledger_file _ledger_figures
         _heatmap_files _stream dense encoders _mil_uses lesion_scores
     """,
     5: """
@@ -109,7 +109,7 @@ ALLOWED = {
     "clusters": {"jobs"},  # the same jobs, on machines of others
     "apart": {"jobs"},  # the same jobs, each in a process of its own
     "recipes": {"policies"},  # the augmentation that a stage names
-    "feed": {"backend"},  # how much memory is free
+    "parallel": {"_tf", "backend"},  # several devices by TensorFlow; which there are
     "fits": {"recipes", "store"},  # what decides a network
     "trainer": {"losses"},  # what learns
     "fitting": {"fits", "inference", "trainer"},  # one network's training, watched
@@ -151,7 +151,6 @@ ALLOWED = {
     "_embedding_figures": {"_plots", "embeddings"},  # main directions of vectors
     "mil": {"_mil_fits", "_mil_uses", "aggregate", "plans"},  # its parts; bare cases; folds
     "_mil_fits": {"fits", "plans", "trainer"},  # what stands; names of files; averaged weights
-    "_bags": {"backend"},  # how much memory is free
     "_augment_figures": {"_plots"},
     "_heatmap_figures": {"_plots", "heatmaps"},  # what is drawn
     "_model_figures": {"_plots"},
@@ -185,6 +184,7 @@ ALLOWED = {
     "slide_report": {"aggregate", "lesion_scores"},  # what is said of both
     "carried": {"finished"},  # what is carried of it
     "pace": {"inference", "trainer"},  # what is timed
+    "growth": {"kinds", "pace", "synthetic"},  # the same, of slides; drawn ones
     "finished": {
         "aggregate",
         "inference",
@@ -203,7 +203,16 @@ ALLOWED = {
     },  # what a run doubts, and its sheet
     "quality": {"kinds"},  # planned patches are read as a run reads them
     "plans": {"fits"},  # what it plans
-    "synthetic": {"_drawn", "_drawn_mri", "_drawn_slides", "_stand_in_eyes", "_stand_in_help"},
+    "synthetic": {
+        "_drawn",
+        "_drawn_mri",
+        "_drawn_slides",
+        "_stand_in_eyes",
+        "_stand_in_help",
+        "_stand_in_patches",
+    },  # its parts
+    "_stand_in_eyes": {"_drawn"},  # people are jobs
+    "_stand_in_patches": {"_drawn"},  # patches are jobs
     "_stand_in_help": {"_drawn", "_drawn_slides", "_mirax"},  # what it is put together from
     "_drawn_mri": {"_drawn"},  # patients and tables
     "kinds": {"studies"},  # one of them
@@ -417,14 +426,23 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_jobs_are_run_by_three_modules_and_by_no_other() -> None:
+STARTS = {
+    "joblib": {"jobs", "apart"}, "dask": {"clusters"}, "distributed": {"clusters"},
+    "loky": set(), "multiprocessing": set(), "ProcessPoolExecutor": set(),
+    # A fresh Python for a network; a driver and a backend that are asked; a machine with nothing.
+    "subprocess": {"apart", "doctor", "rehearsal"},
+}  # fmt: skip
+"""What starts processes, and the modules that may name it."""
+
+
+def test_jobs_are_run_by_three_modules_and_no_other_starts_processes() -> None:
     """Joblib and Dask stand behind `kit.jobs`: every stage hands its list of jobs to it."""
-    engines = {"joblib": {"jobs", "apart"}, "dask": {"clusters"}, "distributed": {"clusters"}}
-    found: dict[str, set[str]] = {name: set() for name in engines}
+    found: dict[str, set[str]] = {name: set() for name in STARTS}
     for module, names in graph(KIT).items():
-        for top in {name.split(".")[0] for name in names} & set(engines):
-            found[top].add(module)
-    assert found == engines
+        for part in {part for name in names for part in name.split(".")} & set(STARTS):
+            found[part].add(module)
+    found["loky"] -= {"jobs"}  # joblib's own
+    assert found == STARTS
 
 
 def test_import_kit_loads_nothing_heavy() -> None:

@@ -316,6 +316,8 @@ def test_the_command_prints_files_and_steps_and_names_what_is_left(
     said = capsys.readouterr()
     assert "kernel-metadata.json" in said.out and f"push -p {home / 'a'}" in said.out
     assert "owner-unknown" in said.err and "--owner NAME" in said.err
+    assert project.code_of("bundle", "kaggle", "tiny", "--train", "--out", home / "a b") == 1
+    assert f"push -p '{home / 'a b'}'" in capsys.readouterr().out
     monkeypatch.setenv("KAGGLE_USERNAME", "ann")
     assert (
         project.code_of("bundle", "kaggle", "tiny", "--train", "--out", home / "b", "--json") == 0
@@ -325,6 +327,14 @@ def test_the_command_prints_files_and_steps_and_names_what_is_left(
     assert read_json(home / "b" / "kernel-metadata.json")["id"] == "ann/kit-tiny"
     assert project.code_of("bundle", "kaggle", "tiny", "--out", home / "b", "--train") == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_many_files_are_printed_by_folder() -> None:
+    from kit.cli.bundles import _shown
+
+    few, many = {"main.py": 3, "kit/a.py": 4}, {f"kit/{n}.py": n for n in range(40)}
+    assert _shown(few) == few
+    assert _shown({"main.py": 3, **many}) == {"main.py": 3, "kit/": 780}
 
 
 def test_a_copy_in_a_bundle_is_no_run_of_its_own(home: Path) -> None:

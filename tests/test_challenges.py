@@ -29,9 +29,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_challenge_and_every_data_set_is_known_by_name() -> None:
     manifest = load_manifest()
     known = names(manifest)
-    assert {*SEEDS, *manifest.datasets} == set(known)
-    for name in known:
+    assert {*SEEDS, "template", *manifest.datasets} == set(known)
+    for name in set(known) - {"template"}:
         assert find(name, manifest).dataset.name == name
+    assert find("template", manifest).dataset.name == "synthetic_patches"
 
 
 def test_an_unknown_challenge_is_refused_with_the_nearest() -> None:
@@ -104,7 +105,7 @@ def test_the_default_folder_follows_the_settings(home: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("help2019", r"S\d{3},[0-9.e-]+"),
+        ("help2019", r"Slide\d{3},[0-9.e-]+"),
         ("khd2020", r"\S+ [01]"),
         ("khd2019", r"\S+,[0-3]"),
         ("rsna2021", r"\d{5},[0-9.e-]+"),

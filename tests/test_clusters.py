@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,20 +209,14 @@ def test_a_folder_that_a_worker_does_not_see_is_named(address: str, tmp_path: Pa
     assert (tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="folders of a process: Linux")
-def test_a_folder_of_the_same_name_and_other_content_is_refused(address: str) -> None:
-    own = Path(f"/proc/{os.getpid()}/task")
-    with clusters.on(address, sees=[own]):
-        pass
-    said = refused(address, sees=[Mirror("/proc/self/task")])
+def test_a_folder_of_the_same_name_and_other_content_is_refused(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda place: [*listed(place), "seen by this process alone"])
+    said = refused(address, sees=[tmp_path])
     assert "does not see a folder" in said and "another content" in said
-
-
-class Mirror(type(Path())):  # type: ignore[misc]
-    """A path that each process reads for itself: what a folder of one machine is."""
-
-    def resolve(self, strict: bool = False) -> Path:
-        return Path(self)
+    assert str(tmp_path) in said or os.getcwd() in said
 
 
 def test_an_address_that_does_not_answer_is_refused_in_time(
@@ -252,3 +249,89 @@ def test_a_cluster_and_a_number_of_workers_exclude_each_other(
     ):  # fmt: skip
         assert project.code_of(*command, "--cluster", "local:2", "--workers", "2") == 2
         assert "--cluster and --workers exclude each other" in capsys.readouterr().err
+
+
+def seen_gpus(wait: float = 0.5) -> str | None:
+    time.sleep(wait)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_gpus_of_this_machine_are_dealt_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three workers and two GPUs: networks go where one is, the rest everywhere."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with clusters.on("local:3"):
+        networks = jobs.values(apart.each([Job(str(n), seen_gpus, (0.1,)) for n in range(4)]))
+        others = jobs.values(run([Job(str(n), seen_gpus) for n in range(12)]))
+    assert set(networks) == {"4", "7"}
+    assert set(others) == {"4", "7", "-1"}
+
+
+def hungry(*_: Any) -> int:
+    raise MemoryError("array of 9 TB")
+
+
+def test_a_job_that_lacks_memory_is_named_and_the_others_are_done(
+    cluster: clusters.Cluster,
+) -> None:
+    found = run([Job("a", square, (2,)), Job("large", hungry), Job("b", square, (3,))])
+    assert [one.value for one in found] == [4, None, 9]
+    assert "memory does not suffice for large. Received: MemoryError('array of 9 TB')" in str(
+        found[1].error
+    )
+
+
+def eats(*_: Any) -> int:
+    """Hold more and more memory, until somebody ends this process."""
+    held = []
+    while True:
+        held.append(bytearray(16 << 20))
+        time.sleep(0.02)
+
+
+def test_a_worker_out_of_memory_is_ended_and_its_job_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import dask
+
+    monkeypatch.setattr(distributed, "Client", partial(distributed.Client, memory_limit=400 << 20))
+    no_swap = {f"distributed.worker.memory.{name}": False for name in ("spill", "pause")}
+    with dask.config.set(no_swap), clusters.on("local:2"):
+        found = run([Job("a", square, (2,)), Job("large", eats), Job("b", square, (3,))])
+    assert [one.value for one in found] == [4, None, 9]
+    assert "large killed its workers, and was set aside" in str(found[1].error)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from kit import clusters, jobs
+from test_clusters import once
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    try:
+        with clusters.on("local:2"):
+            jobs.run([jobs.Job(str(n), once, (folder, n)) for n in range(500)], title="test")
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_ctrl_c_cancels_the_rest_and_leaves_what_is_done(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path], stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.txt"))) < 6:
+        assert time.monotonic() < end, "the workers did not start"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    done = sorted(tmp_path.glob("*.txt"))
+    assert all(path.read_text() == path.stem for path in done)
+    time.sleep(1)
+    assert sorted(tmp_path.glob("*.txt")) == done and len(done) < 100

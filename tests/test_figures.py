@@ -327,6 +327,15 @@ def test_of_a_loss_the_lowest_is_best_and_of_equals_the_first() -> None:
     assert circles(figures.history(flat)) == [(1, 0.5)]
 
 
+def test_a_network_that_nothing_watched_leaves_the_panels_their_height() -> None:
+    table = epochs(3)
+    last = table["network"] == table["network"].max()
+    figure = figures.history(table.assign(value=table["value"].mask(last)))
+    assert len(circles(figure)) == 2
+    figure.draw_without_rendering()
+    assert min(axis.get_position().height for axis in figure.axes) > 0.15
+
+
 def test_the_stages_of_a_history_are_parted_and_named() -> None:
     figure = figures.history(epochs())
     assert [text.get_text() for text in figure.axes[0].texts] == ["all", "second"]

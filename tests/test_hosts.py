@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import project
 import pytest
 from packaging.requirements import Requirement
@@ -78,6 +79,36 @@ def test_networks_travel_in_the_image_or_are_trained_there(home: Path) -> None:
     assert not list(trained.folder.rglob("*.keras"))
     assert '"${KIT_ROOT:-}$KIT_MODEL/tiny"' in (trained.folder / "inference.sh").read_text()
     assert "train.sh" in trained.steps[1] and "--network none" in trained.steps[1]
+    assert trained.steps[0] == f"docker build -t kit-tiny {home / 'trained'}"
+    assert not [step for step in packed.steps if "MODEL" in step]
+
+
+def test_an_ensemble_travels_whole_and_gives_the_answers_that_it_gives_here(home: Path) -> None:
+    open_run("tiny", settings={**project.QUICK, "seed": 1}, workers=0, out=home / "two").complete()
+    assert project.code_of("ensemble", home / "run", home / "two", "--method", "mean",
+                           "--out", home / "both.json") == 0  # fmt: skip
+    out = bundles.make("docker", "tiny", home / "packed", run=home / "both.json").folder
+    assert "self-check model/ensemble.json" in (out / "inference.sh").read_text()
+    shutil.rmtree(home / "two")
+    shutil.move(home / "run", home / "kept")
+    packed = out / "model" / "ensemble.json"
+    assert selfcheck.examine(packed, home / "data")[0] == "4 networks whole"
+    assert str(home) not in packed.read_text()
+    joined = finished.predict(packed, home / "data", home / "p.csv")
+    one = finished.predict(home / "kept", home / "data", home / "one.csv")
+    two = finished.predict(out / "model" / "run2", home / "data", home / "two.csv")
+    mean = (one.prob_malignant + two.prob_malignant) / 2
+    np.testing.assert_allclose(joined.prob_malignant, mean, atol=1e-6)
+    assert np.abs(one.prob_malignant - two.prob_malignant).max() > 1e-3
+    network = next((out / "model" / "run2").glob("*.keras"))
+    network.write_bytes(network.read_bytes()[:-1])
+    with pytest.raises(MissingDataError, match="missing or damaged"):
+        selfcheck.examine(packed, home / "data")
+
+
+def test_a_run_of_another_challenge_is_refused(home: Path) -> None:
+    with pytest.raises(BundleError, match=r"of another challenge\. Expected: khd2020"):
+        parts.networks(home / "run", home, "khd2020")
 
 
 def test_a_relative_place_of_the_model_is_refused(home: Path) -> None:
@@ -112,6 +143,12 @@ def test_slides_are_no_upload_for_nsml(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KitError, match="single images"):
         bundles.make("nsml", "help2019", tmp_path / "up")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_no_upload_for_nsml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(BundleError, match="trained there"):
+        bundles.make("nsml", "khd2020", tmp_path / "up", run=tmp_path / "run")
 
 
 def test_what_nsmlignore_names_stays_here(tmp_path: Path) -> None:

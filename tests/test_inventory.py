@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
+from kit import inventory
+from kit.errors import JobError
 from kit.inventory import overview, verify
+from kit.jobs import Job, Outcome, call
 from kit.manifest import Manifest, load_manifest
 
 ENTRY: dict[str, Any] = {
@@ -83,6 +86,20 @@ def test_each_fault_is_a_row(mine: Path) -> None:
         ("sha256", "gone.csv"): "missing",
         ("image", "benign/2.png"): "unreadable",
     }
+
+
+def test_a_file_whose_decoder_kills_its_worker_is_a_row(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(jobs: list[Job], **_: Any) -> list[Outcome]:
+        died = JobError(f"{jobs[1].name} killed its worker twice, and was set aside")
+        return [call(jobs[0]), Outcome(jobs[1].name, None, died, 0.0), call(jobs[2])]
+
+    monkeypatch.setattr(inventory, "run", run)
+    table = verify(manifest_of(mine, mine=FOLDERS).dataset("mine")).tail(3)
+    assert list(table.status) == ["good", "unreadable", "good"]
+    assert table.name.iloc[1] == "benign/2.png"
+    assert "killed its worker twice" in table.note.iloc[1]
 
 
 def test_missing_and_broken_sets_are_rows_and_no_errors(tmp_path: Path) -> None:

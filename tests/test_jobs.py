@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from kit import jobs
-from kit.errors import ImageError, JobError, KitError, SettingsError
+from kit import _memory, jobs
+from kit.errors import ImageError, JobError, SettingsError
 from kit.jobs import Job
 
 ROOT = Path(__file__).parents[1]
@@ -101,13 +102,85 @@ def test_any_other_exception_stops_the_run(
 
 
 @posix
-def test_a_worker_that_dies_is_an_error_that_names_the_job(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"a worker process died.*EXIT\(7\).*fold 1") as caught:
-        run([Job("fold 0", square, (1,)), Job("fold 1", die), Job("fold 2", square, (2,))], 2)
-    assert "fold 0" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert isinstance(caught.value, KitError)
+def test_a_job_that_kills_its_worker_twice_is_set_aside_and_the_rest_finishes() -> None:
+    work = [Job(f"fold {x}", die if x == 1 else square, (x,)) for x in range(8)]
+    found = run(work, 2)
+    assert [one.value for one in found] == [0, None, 4, 9, 16, 25, 36, 49]
+    error = found[1].error
+    assert isinstance(error, JobError)
+    assert re.search(r"fold 1 killed its worker twice, and was set aside.*EXIT\(7\)", str(error))
     assert jobs.values(run([Job("a", square, (1,)), Job("b", square, (2,))], 2)) == [1, 4]
+
+
+def written(folder: Path, number: int) -> int:
+    """Write a file unless it stands, leave a trace of each try, and die at the first of some."""
+    place = folder / f"{number}.txt"
+    if not place.exists():
+        (folder / f"{number}-{os.getpid()}.try").touch()
+        if number in (3, 11) and len(list(folder.glob(f"{number}-*.try"))) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        place.write_text(str(number))
+    return number * number
+
+
+@posix
+def test_a_lost_workers_jobs_are_done_by_another_and_none_twice(tmp_path: Path) -> None:
+    found = run([Job(str(n), written, (tmp_path, n)) for n in range(30)], 2)
+    assert jobs.values(found) == [n * n for n in range(30)]
+    tries = [len(list(tmp_path.glob(f"{n}-*.try"))) for n in range(30)]
+    assert tries == [2 if n in (3, 11) else 1 for n in range(30)]
+
+
+def die_at_birth() -> None:
+    os._exit(3)
+
+
+class Deadly:
+    """An argument that ends whoever unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return die_at_birth, ()
+
+
+@posix
+def test_workers_that_die_before_they_begin_are_an_error() -> None:
+    with pytest.raises(JobError, match="workers die before they begin"):
+        run([Job("a", square, (Deadly(),)), Job("b", square, (Deadly(),))], 2)
+
+
+def at_once(folder: Path, number: int) -> int:
+    mark = folder / f"{number}.running"
+    mark.touch()
+    time.sleep(0.2)
+    seen = len(list(folder.glob("*.running")))
+    mark.unlink()
+    return seen
+
+
+def test_the_memory_of_the_first_job_limits_how_many_run_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_memory, "free", lambda: 1)
+    seen = jobs.values(run([Job(str(n), at_once, (tmp_path, n)) for n in range(7)], 2))
+    assert seen[3:] == [1, 1, 1, 1]
+    assert "memory has room for 1 workers, not 2" in caplog.text
+
+
+def test_room_is_what_the_first_job_leaves() -> None:
+    assert [_memory.room(peak, 8, 10_000) for peak in (1, 1250, 3000, 20_000, 0)] == [8, 8, 3, 1, 8]
+
+
+def threads_and_names() -> tuple[int, dict[str, str | None]]:
+    import cv2
+
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KIT_WORKER")
+    return cv2.getNumThreads(), {name: os.environ.get(name) for name in names}
+
+
+def test_libraries_have_one_thread_in_a_worker() -> None:
+    found = jobs.values(run([Job(str(n), threads_and_names) for n in range(2)], 2))
+    assert found == [(1, dict.fromkeys(found[0][1], "1"))] * 2
+    assert not jobs.in_worker()
 
 
 @posix

@@ -22,10 +22,10 @@ import project
 import pytest
 
 from kit import bundles, carried, finished, mounts, platforms
-from kit.bundles import kaggle, there
+from kit.bundles import kaggle, parts, there
 from kit.challenges import find, open_run
 from kit.errors import BundleError, MissingDataError
-from kit.files import read_json, write_json
+from kit.files import read_json, write_json, write_text
 from kit.manifest import load_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +94,73 @@ def test_three_rows_and_three_thousand_give_valid_files_that_agree(
     np.testing.assert_allclose(few[probs], many[probs][:3], atol=1e-6)
     assert list(few.label) == list(many.label[:3])
     assert many.prob_malignant[1::2].mean() > many.prob_malignant[::2].mean() + 0.01
+
+
+@pytest.mark.slow
+def test_an_ensemble_travels_in_one_file_that_is_not_unpacked(
+    pushed: Path, on_kaggle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out,) = (path.parent for path in (pushed / "submissions" / "tiny").glob("*/ensemble.json"))
+    monkeypatch.chdir(pushed)
+    other = open_run("tiny", settings={**project.QUICK, "seed": 1}, workers=0, out=pushed / "two",
+                     data=pushed / "data")  # fmt: skip
+    other.complete()
+    assert project.code_of("ensemble", out, other.out, "--method", "mean",
+                           "--out", on_kaggle / "both.json") == 0  # fmt: skip
+    made = bundles.make("kaggle", "tiny", on_kaggle / "bundle", owner="ann",
+                        run=on_kaggle / "both.json")  # fmt: skip
+    sent = made.folder / "dataset"
+    assert all(path.is_file() for path in sent.iterdir()) and (sent / parts.SEVERAL).is_file()
+    monkeypatch.chdir(on_kaggle)
+    arrived(on_kaggle, on_kaggle, by_kind=True)
+    joined = pd.read_csv(there.answer("tiny"))
+    root = on_kaggle / "kaggle" / "input" / "datasets" / "ann" / "tiny-data" / "tiny"
+    each = [finished.predict(run, None, on_kaggle / f"{n}.csv", root=root).prob_malignant
+            for n, run in enumerate((out, other.out))]  # fmt: skip
+    np.testing.assert_allclose(joined.prob_malignant, (each[0] + each[1]) / 2, atol=1e-6)
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+
+
+PLAY = """
+import json, sys
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    source = "".join(cell["source"]).replace("SMOKE = False", "SMOKE = True")
+    if cell["cell_type"] == "code":
+        exec(source, globals())
+print(path)
+"""
+STUB = """
+DATASET_PATH = {path!r}
+def report(summary=False, scope=None, step=None, **values):
+    print("reported", *values)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", platforms.NAMES)
+def test_the_same_notebook_file_runs_on_all_four(name: str, pushed: Path, tmp_path: Path) -> None:
+    arrived(pushed, tmp_path, by_kind=True)
+    shutil.copytree(pushed / "data", tmp_path / "data")
+    shutil.copytree(pushed / "data" / "tiny", tmp_path / "data", dirs_exist_ok=True)
+    entry = (pushed / "data_manifest.yaml").read_text()
+    entry = entry.replace("roots: {local: tiny,", "roots: {local: tiny, docker: '.', nsml: tiny,")
+    (tmp_path / "data_manifest.yaml").write_text(entry)
+    stub = STUB.format(path=str(tmp_path / "data"))
+    write_text(tmp_path / "site" / "nsml" / "__init__.py", stub)
+    (tmp_path / "kaggle" / "working").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PLAY, pushed / "bundle" / "notebook.ipynb"], cwd=tmp_path,
+        env=os.environ | {"KIT_PLATFORM": name, "KIT_ROOT": str(tmp_path),
+                          "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / done.stdout.splitlines()[-1]
+    taken = {"kaggle": "kaggle/working/submission.csv", "docker": "data/output/output.csv"}
+    if name in taken:
+        assert path == tmp_path / taken[name]
+    assert len(pd.read_csv(path)) == (3 if name == "kaggle" else 6)
+    assert ("reported mean_of_six auc" in done.stdout) == (name == "nsml")
 
 
 def test_a_teacher_s_folder_stays_here(pushed: Path, tmp_path: Path) -> None:

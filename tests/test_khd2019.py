@@ -25,7 +25,7 @@ from kit.losses import cross_entropy
 from kit.manifest import Dataset, load_manifest
 from kit.models import build_model
 from kit.pipeline import Run
-from kit.platforms import nsml
+from kit.platforms import _nsml_run, detect
 from kit.policies import policy
 from kit.recipes import rates, recipe_of
 from kit.settings import resolve
@@ -285,7 +285,7 @@ def test_the_answer_on_nsml_is_that_of_kit_predict(
     assert (tmp_path / "later.csv").read_text().splitlines() == rows
     given = dict(row.split(",") for row in rows[1:])
     paths = sorted((drawn / "khd2019" / "test").rglob("*.jpg"), key=lambda p: p.stem)
-    infer = nsml.hooks(run.out)[2]
+    infer = _nsml_run.hooks(run.out, detect())[2]
     assert infer([str(path) for path in paths]).tolist() == [int(given[p.stem]) for p in paths]
     answer = infer([cv2.imread(str(path)) for path in paths])  # decoded whole, as NSML does
     assert answer.dtype == np.int64 and set(answer) <= {0, 1, 2, 3}

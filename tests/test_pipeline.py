@@ -13,6 +13,7 @@ import pandas as pd
 import project
 import pytest
 
+from kit import locks
 from kit.cli import main
 from kit.files import read_json, read_table
 from kit.store import Store
@@ -81,7 +82,7 @@ def times(folder: Path) -> dict[str, int]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "settings.json"
+        if path.is_file() and path.name != locks.NAME and path.name != "settings.json"
     }
 
 

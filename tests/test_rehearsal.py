@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import socket
 import time
 from pathlib import Path
@@ -13,9 +15,12 @@ import pytest
 
 from kit import pace, rehearsal
 from kit.challenge import Real
+from kit.challenges import open_run
 from kit.cli import main
+from kit.duplicates import near_duplicates
 from kit.errors import BundleError, KitError, SettingsError
 from kit.files import write_text
+from kit.images import read_image
 from kit.manifest import load_manifest
 from kit.rehearsal import bare, estimate, stand_in
 from kit.rehearsal.scene import Scene
@@ -45,6 +50,16 @@ def test_drawn_cases_lie_as_the_data_set_s_own(name: str, drawn: Path, tmp_path:
     assert found.label[found.split == "test"].isna().all()
     sides = cases.groupby("group").split.nunique()
     assert (sides == 1).all()  # whole patients
+
+
+@pytest.mark.parametrize("name", ["khd2019", "khd2020", "idc_patches"])
+def test_drawn_cases_are_no_copies_of_each_other(name: str, drawn: Path, tmp_path: Path) -> None:
+    dataset = MANIFEST.dataset(name)
+    stand_in.place(dataset, stand_in.draw(dataset, drawn / name), tmp_path)
+    found = dataset.cases(root=tmp_path)
+    train = found[found.split == "train"]
+    small = [cv2.resize(read_image(tmp_path / path), (32, 32)) for path in train.path]
+    assert len(near_duplicates(small, list(train.case_id))) == 0
 
 
 def test_drawn_slides_lie_with_masks_in_the_data_set_s_own_values(tmp_path: Path) -> None:
@@ -149,6 +164,35 @@ def test_the_step_that_fails_is_named_with_its_remedy_and_the_rest_is_not_reache
         ("second", "failed", "it is broken. Received: a fault.", "mend it"),
         ("third", "not reached", "", ""),
     ]
+
+
+def test_the_stand_in_for_nsml_sees_answers_out_of_order_short_or_no_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = [(str(n), f"{n}.png") for n in range(6)]
+    session = {"dataset": "d", "name": "n", "log": str(tmp_path / "log"), "tests": tests,
+               "arrays": False}  # fmt: skip
+    write_text(tmp_path / "session.json", json.dumps(session))
+    monkeypatch.setenv("NSML_STAND_IN", str(tmp_path / "session.json"))
+    there = importlib.import_module("kit.rehearsal._nsml_stand_in")
+    out = str(tmp_path / "out.txt")
+    there.feed_infer(out, lambda paths: [int(path[0]) % 4 for path in paths])
+    assert Path(out).read_text() == "0 0\n1 1\n2 2\n3 3\n4 0\n5 1\n"
+    assert json.loads((tmp_path / "log").read_text())["numbers"] == 4
+    with pytest.raises(there.ContractError, match="does not keep the order"):
+        there.feed_infer(out, lambda paths: sorted(int(path[0]) for path in paths))
+    with pytest.raises(there.ContractError, match="5 answers for 6 images"):
+        there.feed_infer(out, lambda paths: [0] * (len(paths) - 1))
+    with pytest.raises(there.ContractError, match="whole numbers"):
+        there.feed_infer(out, lambda paths: [0.5] * len(paths))
+
+
+def test_a_rehearsal_run_is_marked_as_drawn(tmp_path: Path) -> None:
+    scene = Scene.of("rsna2021", "kaggle", tmp_path, settings=[], end=time.monotonic() + 10)
+    scene.draw()
+    scene.lay_out(tmp_path / "data" / "rsna2021", tests=False)
+    run = open_run("rsna2021", data=tmp_path / "data", out=tmp_path / "run")
+    assert run.synthetic  # so that no ledger has a line of it
 
 
 def test_a_rehearsal_that_takes_too_long_is_told(tmp_path: Path) -> None:

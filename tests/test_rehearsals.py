@@ -46,6 +46,13 @@ def edited(path: Path, old: str, new: str) -> Fault[None]:
 
 
 @contextlib.contextmanager
+def spoilt(path: Path) -> Iterator[None]:
+    """Damage a file, and leave it to the kit to make it anew."""
+    path.write_bytes(b"damaged")
+    yield
+
+
+@contextlib.contextmanager
 def emptied(folder: Path) -> Iterator[None]:
     """Remove what a fault has left behind, afterwards."""
     (folder / "left_over.txt").parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +144,7 @@ def test_khd2020_on_nsml(tmp_path: Path) -> None:
                         "no figure was reported"),
             "checkpoint": (lambda: put(root / "checkpoints" / "complete" / "pixels.keras",
                                        bytes(301_000_000)), "too large for NSML"),
-            "submit": (lambda: edited(hooks, "for case in ids]", "for case in sorted(ids)[::-1]]"),
+            "submit": (lambda: edited(hooks, "for case in ids]", "for case in ids[1:]]"),
                        "main.py --mode test failed"),
             "evaluation": (lambda: put(root / "predictions.txt", "1 benign\n"),
                            "the evaluation failed"),
@@ -162,11 +169,12 @@ def test_rsna2021_on_kaggle(tmp_path: Path) -> None:
             "bundle": (lambda: emptied(push), "the bundle's folder is not empty"),
             "rules": (lambda: edited(push / "kernel-metadata.json", '"enable_internet": false',
                                      '"enable_internet": true'), "internet"),
-            "inputs": (lambda: put(push / "kernel-metadata.json", "{}"), "rule"),
+            "inputs": (lambda: put(push / "kernel-metadata.json", "{}"), "not attached"),
             "notebook": (lambda: damaged(root / "kaggle" / "input"), "the notebook failed"),
             "score": (lambda: put(answer, answer.read_text().replace("BraTS21ID", "id")),
                       "wrong header"),
-            "a hidden test": (lambda: in_environment(root, there), "two rows get other answers"),
+            "a hidden test": (lambda: in_environment(root, there, answer),
+                              "two rows get other answers"),
             "estimate": (lambda: slow(86_401), "predicting would take longer"),
         }  # fmt: skip
 
@@ -182,8 +190,8 @@ def damaged(inputs: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_environment(root: Path, name: str) -> Iterator[None]:
-    """Have the kit that the wheel brought shift its probabilities by the number of rows."""
+def in_environment(root: Path, name: str, answer: Path) -> Iterator[None]:
+    """Have the kit that the wheel brought divide by the number of rows; the answer comes back."""
     path = next((root / "python").rglob(name))
     add = (
         "    import pandas as pd\n"
@@ -192,7 +200,7 @@ def in_environment(root: Path, name: str) -> Iterator[None]:
         "    rows.to_csv(target, index=False, lineterminator='\\n')\n"
         "    return target\n"
     )
-    with edited(path, "    return target\n", add):
+    with edited(path, "    return target\n", add), put(answer, answer.read_bytes()):
         yield
 
 
@@ -203,7 +211,7 @@ def test_idc_patches_on_a_laptop(tmp_path: Path) -> None:
         return {
             "data": (lambda: emptied(root / "drawn"), "the folder holds something else"),
             "run": (lambda: put(labels, "path,label\n"), "kit run failed"),
-            "resume": (lambda: put(next(root.glob("run/models/*.keras")), b"damaged"),
+            "resume": (lambda: spoilt(next(root.glob("run/models/*.keras"))),
                        "the same command trained again"),
             "predict": (lambda: put(root / "run" / "ensemble.json", "{}"), "kit predict failed"),
             "score": (lambda: edited(root / "later.csv", "\n", "\r\n"), "line ends are CRLF"),

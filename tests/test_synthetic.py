@@ -42,6 +42,15 @@ def test_the_same_seed_draws_the_same_bytes_in_another_process(
         assert sha256(tmp_path / name) == sha256(root), name
 
 
+def test_two_workers_draw_the_bytes_of_one(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*NAMES, "--data", tmp_path, "--scale", SMALL, "--workers", 2]
+    assert project.code_of("data", "make", *asked) == 0
+    made = capsys.readouterr().out.split()
+    assert [sha256(Path(one)) for one in made] == [sha256(sets[name]) for name in NAMES]
+
+
 def test_another_seed_draws_other_images(sets: dict[str, Path], tmp_path: Path) -> None:
     other = make("synthetic_patches", tmp_path / "p", seed=1, scale=SMALL)
     name = "images/P0001_01.png"

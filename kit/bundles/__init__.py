@@ -28,7 +28,8 @@ class Options:
     """What a user may say of a bundle; a platform takes what concerns it.
 
     Attributes:
-        run: A finished run whose networks travel; None: the newest of the challenge.
+        run: A finished run, or the JSON of an ensemble, whose networks travel; None: the newest
+            run of the challenge.
         train: No network travels: training is done there.
         owner: The user's name on Kaggle; None: KAGGLE_USERNAME.
         accelerator: Kaggle's name of it, or "none".

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from kit import doctor
+from kit import carried, doctor
 from kit.bundles import Options, parts
 from kit.challenge import Challenge
 from kit.errors import BundleError
@@ -70,10 +71,12 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
         raise BundleError("the models' place in the container must be absolute", received=place,
                           expected="such as /data/model or /data/volume")  # fmt: skip
     parts.wheel(folder)
+    model = f'"${{KIT_ROOT:-}}$KIT_MODEL/{name}"'
     if not options.train:
+        run = options.run or parts.newest_run(name)
         (folder / PACKED).mkdir()
-        parts.networks(options.run or parts.newest_run(name), folder / PACKED)
-    model = f'"${{KIT_ROOT:-}}$KIT_MODEL/{name}"' if options.train else PACKED
+        parts.networks(run, folder / PACKED, name)
+        model = f"{PACKED}/{carried.ENSEMBLE}" if run.is_file() else PACKED
     training = TRAIN if options.train else NO_TRAINING
     for script, about, text in (
         ("train.sh", TRAINS, training), ("inference.sh", INFERS, INFERENCE),
@@ -91,16 +94,19 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
 
 def steps(folder: Path) -> list[str]:
     """Return the commands that build and run the container."""
-    place = re.search(r"KIT_MODEL=(\S+)", (folder / "Dockerfile").read_text(encoding="utf-8"))
-    name = f"kit-{folder.parent.name}".lower()
+    image = (folder / "Dockerfile").read_text(encoding="utf-8")
+    place, challenge = re.search(r"KIT_MODEL=(\S+)", image), re.search(r"# (\S+):", image)
+    name = f"kit-{challenge[1] if challenge else 'image'}".lower()
     run = "docker run --rm --network none --gpus all"
-    model = f"-v MODEL:{place[1] if place else MODEL}"
-    train = [f"{run} -v DATA/train:/data/train:ro {model} {name} ./train.sh"]
-    return [
-        f"docker build -t {name} {folder}",
-        *([] if (folder / PACKED).is_dir() else train),
-        f"{run} -v DATA/test:/data/test:ro {model} -v OUTPUT:/data/output {name} ./inference.sh",
-    ]  # fmt: skip
+    test, said = (
+        "-v DATA/test:/data/test:ro",
+        [f"docker build -t {name} {shlex.quote(str(folder))}"],
+    )
+    if not (folder / PACKED).is_dir():
+        model = f"-v MODEL:{place[1] if place else MODEL}"
+        said.append(f"{run} -v DATA/train:/data/train:ro {model} {name} ./train.sh")
+        test = f"{test} {model}"
+    return [*said, f"{run} {test} -v OUTPUT:/data/output {name} ./inference.sh"]
 
 
 def _script(path: Path, text: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import tempfile
+import zipfile
 from pathlib import Path
 
 from kit import mounts
@@ -34,7 +37,7 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
     attached.mkdir()
     parts.wheel(attached)
     if not options.train:
-        parts.networks(options.run or parts.newest_run(challenge.name), attached)
+        _networks(options.run or parts.newest_run(challenge.name), attached, challenge.name)
     parts.checksums(attached)
     files = f"{slug}-files"
     write_json(attached / DATASET, {
@@ -52,6 +55,18 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
         "kernel_sources": [], "model_sources": [],
     })  # fmt: skip
     lint.refuse([one for one in lint.lint(folder) if one.rule.name != UNKNOWN])
+
+
+def _networks(run: Path, attached: Path, challenge: str) -> None:
+    """Copy a run's networks; several runs' go into one archive, for folders are not uploaded."""
+    if not run.is_file():
+        parts.networks(run, attached, challenge)
+        return
+    with tempfile.TemporaryDirectory(dir=attached.parent) as place:
+        parts.networks(run, Path(place), challenge)
+        with zipfile.ZipFile(attached / parts.SEVERAL, "w") as archive:
+            for path in sorted(path for path in Path(place).rglob("*") if path.is_file()):
+                archive.write(path, path.relative_to(place).as_posix())
 
 
 def slug_of(name: str) -> str:
@@ -90,7 +105,7 @@ def steps(folder: Path) -> list[str]:
     """Return the commands that hand the bundle over."""
     identity = read_json(folder / FOLDER / DATASET)["id"]
     return [
-        f"kaggle datasets create -p {folder / FOLDER}",
+        f"kaggle datasets create -p {shlex.quote(str(folder / FOLDER))}",
         f"kaggle datasets status {identity}  # until it says ready",
-        f"kaggle kernels push -p {folder}",
+        f"kaggle kernels push -p {shlex.quote(str(folder))}",
     ]

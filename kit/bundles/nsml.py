@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,6 +26,11 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
         KitError: NSML's `infer` cannot be asked for this kind of data.
     """
     refuse_kind(challenge.dataset)
+    if options.run is not None:
+        raise BundleError(
+            "no network travels to NSML: it is trained there", received=f"--run {options.run}",
+            remedy='leave --run out; settings go to nsml run -a "--set KEY=VALUE"',
+        )  # fmt: skip
     project = home(load_manifest().path)
     missing = [name for name in (*NEEDED, IGNORED) if not (project / name).exists()]
     if missing:
@@ -65,6 +71,6 @@ def uploaded(project: Path) -> list[Path]:
 def steps(folder: Path) -> list[str]:
     """Return the commands that hand the bundle over."""
     return [
-        f"cd {folder}", "nsml run -d DATASET -e main.py -g 1",
+        f"cd {shlex.quote(str(folder))}", "nsml run -d DATASET -e main.py -g 1",
         "nsml submit -t SESSION complete", "nsml submit SESSION complete",
     ]  # fmt: skip

@@ -8,12 +8,14 @@ import zipfile
 from pathlib import Path
 
 import kit
-from kit import carried, doctor
+from kit import carried, doctor, finished
 from kit.errors import BundleError, MissingDataError
 from kit.files import read_json, sha256, write_text
 from kit.manifest import FILE, home, load_manifest
 
 SUMS = "SHA256SUMS"
+SEVERAL = "ensemble.networks"
+"""An archive of several runs, by a name that Kaggle does not unpack."""
 ENTRY = "[console_scripts]\nkit = kit.cli:main\n"
 TAG = "py3-none-any"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
@@ -83,8 +85,20 @@ def _is_of(challenge: str, out: Path) -> bool:
     return said["compared"]["challenge"] == challenge and not drawn
 
 
-def networks(out: Path, folder: Path) -> list[Path]:
-    """Copy what a prediction needs of a finished run; see `kit.carried`."""
+def networks(out: Path, folder: Path, challenge: str) -> list[Path]:
+    """Copy what a prediction needs of a finished run, or of an ensemble's runs; see `kit.carried`.
+
+    Raises:
+        BundleError: A run is of another challenge.
+        MissingDataError: A run is not finished, or a network is missing or damaged.
+    """
+    for run in finished.load_all(out).values():
+        made_for = read_json(run.out / "settings.json")["compared"]["challenge"]
+        if made_for != challenge:
+            raise BundleError(
+                "the run is of another challenge", expected=challenge, received=made_for,
+                path=run.out, remedy=f"bundle {made_for} instead, or name another --run",
+            )  # fmt: skip
     return carried.carry(out, folder)
 
 

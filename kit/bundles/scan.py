@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from kit.errors import BundleError
 
 SHOWN = 5
-ARCHIVES = (".zip", ".whl", ".keras", ".npz")
+ARCHIVES = (".zip", ".whl", ".keras", ".npz", ".networks")
 SECRET_FILES = re.compile(
     r"kaggle\.json|\.env(\..*)?|\.netrc|_netrc|\.pypirc|id_(rsa|dsa|ecdsa|ed25519)|credentials"
     r"(\.json)?|.*\.(pem|p12|pfx|key|keystore|kdbx)", re.IGNORECASE,

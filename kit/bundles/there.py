@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from kit import finished, jobs, mounts, platforms, synthetic
+from kit import carried, finished, jobs, mounts, platforms, synthetic
 from kit.bundles import parts
 from kit.challenges import open_run
 from kit.checks import first
@@ -17,7 +22,7 @@ from kit.platforms import Platform
 
 log = logging.getLogger(__name__)
 
-SUBMISSION = "submission.csv"
+SUBMISSION, SETTINGS = "submission.csv", "settings.json"
 
 
 def answer(challenge: str, *, smoke: bool = False, seed: int = 0) -> Path:
@@ -44,13 +49,26 @@ def answer(challenge: str, *, smoke: bool = False, seed: int = 0) -> Path:
     if attached is None:
         return _trained(challenge, smoke=smoke, seed=seed)
     parts.check_sums(attached)
-    run = finished.load(attached)
     target = here.answer or here.output / challenge / SUBMISSION
     log.info("predicting with the networks of %s", attached)
-    finished.predict(
-        attached, None, target, root=_root(run.dataset, here), workers=jobs.default_workers(1)
-    )
+    with _unpacked(attached) as run:
+        dataset = next(iter(finished.load_all(run).values())).dataset
+        finished.predict(
+            run, None, target, root=_root(dataset, here), workers=jobs.default_workers(1)
+        )
     return target
+
+
+@contextlib.contextmanager
+def _unpacked(attached: Path) -> Iterator[Path]:
+    """Yield the run's folder, or the JSON of an ensemble whose archive is unpacked for a while."""
+    if not (attached / parts.SEVERAL).is_file():
+        yield attached
+        return
+    with tempfile.TemporaryDirectory(prefix="kit-networks-") as place:
+        with zipfile.ZipFile(attached / parts.SEVERAL) as archive:
+            archive.extractall(place)
+        yield Path(place) / carried.ENSEMBLE
 
 
 def networks(challenge: str, here: Platform) -> Path | None:
@@ -68,8 +86,15 @@ def networks(challenge: str, here: Platform) -> Path | None:
 
 
 def _is_of(challenge: str, place: Path) -> bool:
-    said = place / "settings.json"
-    return said.is_file() and read_json(said)["compared"]["challenge"] == challenge
+    said, several = place / SETTINGS, place / parts.SEVERAL
+    if several.is_file():
+        with zipfile.ZipFile(several) as archive:
+            made = json.loads(archive.read(f"run1/{SETTINGS}"))
+    elif said.is_file():
+        made = read_json(said)
+    else:
+        return False
+    return bool(made["compared"]["challenge"] == challenge)
 
 
 def _root(dataset: Dataset, here: Platform) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kit.cli.common import FAILED, OK, Json, app, say
+
+MOST_LINES = 30
 
 
 @app.command()
@@ -22,26 +25,31 @@ def bundle(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Finished run whose networks travel [the newest].", metavar="RUN"),
+        typer.Option(
+            help="Finished run, or an ensemble's JSON, whose networks travel [the newest run].",
+            metavar="RUN",
+        ),
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="No network travels: it is trained there.")
+        bool, typer.Option("--train", help="No network travels: it is trained there, as on NSML.")
     ] = False,
     owner: Annotated[
-        str | None, typer.Option(help="Your name on Kaggle [KAGGLE_USERNAME].", metavar="NAME")
+        str | None, typer.Option(help="Kaggle: your name there [KAGGLE_USERNAME].", metavar="NAME")
     ] = None,
     accelerator: Annotated[
-        str, typer.Option(help="Kaggle's accelerator, or none.", metavar="ID")
+        str, typer.Option(help="Kaggle: the accelerator, or none.", metavar="ID")
     ] = "NvidiaTeslaT4",
     max_mb: Annotated[
         float | None, typer.Option(help="Most megabytes [the platform's].", min=1, metavar="MB")
     ] = None,
     place: Annotated[
-        str, typer.Option(help="Where a container keeps what it trains.", metavar="PATH")
+        str, typer.Option(help="Docker: where what is trained is kept.", metavar="PATH")
     ] = "/data/model",
     failed_score: Annotated[
         float,
-        typer.Option(help="A container's score of a slide that fails.", min=0, max=1, metavar="P"),
+        typer.Option(
+            help="Docker: positive probability of a slide that fails.", min=0, max=1, metavar="P"
+        ),
     ] = 0.5,
     as_json: Json = False,
 ) -> int:  # fmt: skip
@@ -62,11 +70,23 @@ def bundle(
             "left": list(made.left), "steps": list(made.steps),
         }))  # fmt: skip
     else:
-        for name, size in made.files.items():
-            typer.echo(f"{size / 1e6:10,.3f} MB  {name}")
-        typer.echo(f"{made.bytes / 1e6:10,.3f} MB  {made.folder}")
+        for name, size in _shown(made.files).items():
+            typer.echo(f"{size / 1e3:10,.1f} kB  {name}")
+        typer.echo(f"{made.bytes / 1e6:10,.2f} MB  {made.folder}, {len(made.files)} files")
         for number, step in enumerate(made.steps, start=1):
             typer.echo(f"{number}. {step}")
     for line in made.left:
         say(f"kit: {line}")
     return FAILED if made.left else OK
+
+
+def _shown(files: Mapping[str, int]) -> dict[str, int]:
+    """Return the bytes of each file, or, of many, of what stands in the bundle's folder itself."""
+    if len(files) <= MOST_LINES:
+        return dict(files)
+    shown: dict[str, int] = {}
+    for name, size in files.items():
+        top, *below = name.split("/")
+        key = f"{top}/" if below else top
+        shown[key] = shown.get(key, 0) + size
+    return shown

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,17 +22,28 @@ from kit.cli.common import (
     data_app,
     show_table,
 )
-from kit.errors import KitError
+from kit.errors import KitError, MissingDataError
 
 
 @app.command()
-def doctor(data: Data = None, as_json: Json = False) -> int:
+def doctor(
+    data: Data = None,
+    as_json: Json = False,
+    estimate: Annotated[
+        str | None,
+        typer.Option(
+            help="Say instead what this challenge would take: hours, bytes.", metavar="CHALLENGE"
+        ),
+    ] = None,
+    slides: Annotated[int, typer.Option(help="Slides of the estimate.", min=1)] = 10_000,
+    workers: Workers = None,
+) -> int:
     """Say what is installed and what is missing.
 
     Which accelerator there is, and the remedy for each thing that is missing.
     """
-    from dataclasses import asdict
-
+    if estimate is not None:
+        return _estimate(estimate, slides, workers, data, as_json)
     from kit.doctor import Finding, examine
     from kit.platforms import detect
 
@@ -42,6 +56,29 @@ def doctor(data: Data = None, as_json: Json = False) -> int:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
             typer.echo(f"{finding.level:7} {finding.name}: {finding.message}{remedy}")
     return FAILED if any(finding.level == "error" for finding in findings) else OK
+
+
+def _estimate(name: str, slides: int, workers: int | None, data: Path | None, as_json: bool) -> int:
+    """Print what so many slides would take, by number of workers."""
+    from kit import challenges, growth, jobs
+    from kit.manifest import load_manifest
+
+    dataset, settings, _ = challenges.wanted(name)
+    root = None
+    with contextlib.suppress(MissingDataError):
+        root = dataset.root(data)
+    real = challenges.real(name)
+    found = growth.measure(
+        dataset, settings, root, load_manifest().dataset(growth.DRAWN), real.size if real else None
+    )
+    table = growth.table(settings, found, slides, workers or jobs.cores())
+    if as_json:
+        rows = json.loads(table.to_json(orient="records"))
+        typer.echo(json.dumps({"measured": asdict(found), "stages": rows}))
+        return OK
+    show_table(table.round(2))
+    typer.echo(growth.said(found))
+    return OK
 
 
 @data_app.command("list")
@@ -105,21 +142,29 @@ def data_make(
     data: Data = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.", min=0)] = 0,
     scale: Annotated[float, typer.Option(help="Share of the cases.", min=0.001)] = 1.0,
+    workers: Workers = None,
+    cluster: Cluster = None,
 ) -> int:
     """Draw the embedded data sets, so that everything runs with no download.
 
     A challenge's name draws a stand-in for its closed data: the true layout, drawn content.
     """
-    from kit import synthetic
+    from kit import clusters, jobs, synthetic
     from kit.manifest import home, load_manifest
 
+    alone_or(cluster, workers)
     manifest = load_manifest()
+    base = home(manifest.path) / "data" if data is None else data
     for name in names or synthetic.NAMES:
         entry = manifest.dataset(name)
         known = (*synthetic.NAMES, *synthetic.STAND_INS)
         if name not in known:
             raise KitError("cannot be drawn", expected=f"one of {', '.join(known)}",
                            received=name, remedy=f"get it from {entry.source}")  # fmt: skip
-        base = home(manifest.path) / "data" if data is None else data
-        typer.echo(str(synthetic.make(name, base / entry.roots["local"], seed=seed, scale=scale)))
+        root = base / entry.roots["local"]
+        with clusters.on(cluster, writes=[root.parent] if cluster else []):
+            made = synthetic.make(
+                name, root, seed=seed, scale=scale, workers=workers or jobs.cores()
+            )
+        typer.echo(str(made))
     return OK

@@ -13,7 +13,9 @@ from kit.cli.common import FAILED, OK, Data, Json, On, app, on_platform
 
 @app.command()
 def self_check(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished run, or an ensemble's JSON.", metavar="RUN")
+    ],
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Submission that will be written.", metavar="FILE")
@@ -45,7 +47,9 @@ def rehearse(
     keep: Annotated[
         Path | None, typer.Option(help="Keep the bare root there, to look at.", metavar="DIR")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Time limit of all steps.", min=1)] = 180.0,
+    seconds: Annotated[
+        float, typer.Option(help="Time limit of all steps.", min=1, metavar="S")
+    ] = 180.0,
     as_json: Json = False,
 ) -> int:  # fmt: skip
     """Try a platform's whole contract here, in three minutes, on drawn data.

@@ -161,7 +161,9 @@ def _show(found: Mapping[str, Any], positive: str | None) -> None:
 
 @app.command()
 def predict(
-    finished: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    finished: Annotated[
+        Path, typer.Argument(help="Folder of a finished run, or an ensemble's JSON.", metavar="RUN")
+    ],
     out: Annotated[Path, typer.Option(help="Submission to write.", metavar="FILE")],
     data: Annotated[
         Path | None,

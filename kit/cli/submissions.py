@@ -79,13 +79,13 @@ def _show(verdict: Verdict, file: Path, challenge: str) -> None:
     typer.echo(f"{file}: {said} ({verdict.cases} cases, {challenge})")
 
 
-@ledger_app.command("submit")
+@ledger_app.command("submit", short_help="Check a file and the quota; enter that it goes in.")
 def ledger_submit(
     file: Annotated[Path, typer.Argument(help="The submission.", metavar="FILE")],
     challenge: Challenge,
     sample: Sample = None,
     run: Run = None,
-    note: Annotated[str, typer.Option(help="What to remember of it.")] = "",
+    note: Annotated[str, typer.Option(help="What to remember of it.", metavar="TEXT")] = "",
 ) -> int:
     """Enter that a submission is handed in now: it is checked, and so is the quota.
 
@@ -125,11 +125,11 @@ def _line(file: Path, challenge: str, run: Path | None) -> dict[str, object]:
     return {**line, "run": run.name, **ledger.local(metrics, official)}
 
 
-@ledger_app.command("score")
+@ledger_app.command("score", short_help="Enter the leaderboard's score.")
 def ledger_score(
     name: Annotated[str, typer.Argument(help="As kit ledger show says it.", metavar="ID")],
     value: Annotated[float, typer.Argument(help="The leaderboard's score.", metavar="VALUE")],
-    note: Annotated[str, typer.Option(help="What to remember of it.")] = "",
+    note: Annotated[str, typer.Option(help="What to remember of it.", metavar="TEXT")] = "",
 ) -> int:
     """Enter the leaderboard's score of a submission; a later one replaces an earlier one."""
     from kit import ledger
@@ -149,7 +149,7 @@ def ledger_score(
     return OK
 
 
-@ledger_app.command("show")
+@ledger_app.command("show", short_help="Both scores, the gap, the quota.")
 def ledger_show(
     challenge: Annotated[
         str | None, typer.Argument(help="One of them [all that have a ledger].")

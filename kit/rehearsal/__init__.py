@@ -17,7 +17,7 @@ from typing import Any
 from kit import platforms
 from kit.checks import choice
 from kit.errors import KitError
-from kit.rehearsal.scene import Scene
+from kit.rehearsal.scene import LATE, Scene
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _go(
         taken = time.monotonic() - start
         if state == "ok" and scene.left() <= 0:
             state, said = "failed", f"{said}; the time of the rehearsal is up"
-            remedy = "other work may be slowing this machine: try again, or --seconds"
+            remedy = LATE
         done.append(Step(name, state, said, remedy, math.ceil(taken * 10) / 10))
     return tuple(done)
 

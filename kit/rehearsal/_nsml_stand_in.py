@@ -106,7 +106,8 @@ def feed_infer(output_file: str, infer: Callable[..., Any]) -> None:
         raise ContractError("infer does not keep the order of its images")
     lines = [f"{key} {value}\n" for key, value in zip(keys, answer, strict=True)]
     Path(output_file).write_text("".join(lines), encoding="utf-8")
-    _note("infer", seconds=time.monotonic() - start, images=len(keys))
+    told = {"images": len(keys), "numbers": len(set(answer))}
+    _note("infer", seconds=time.monotonic() - start, **told)
 
 
 def _images() -> Any:

@@ -103,7 +103,6 @@ class Container:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.scene.lay_out(self.inputs, tests=True)
         done = self._inference()
-        self.scene.predicting = done.seconds
         return f"{len(self.scene.answers)} cases in /data/output/output.csv, {done.seconds:.0f} s"
 
     def score(self) -> str:

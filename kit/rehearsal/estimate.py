@@ -82,8 +82,8 @@ def _said(scene: Scene) -> str:
     return (
         f"the real run at this machine's rate, {'a GPU' if found['gpu'] else 'no GPU'}: "
         f"{found['networks']} networks, training {span(found['train_seconds'])}, "
-        f"predicting {told}, {found['memory_megabytes']:,.0f} MB of memory, "
-        f"{found['megabytes']:,.1f} MB of networks"
+        f"predicting {told}, reading the images not counted; "
+        f"{found['memory_megabytes']:,.0f} MB of memory, {found['megabytes']:,.1f} MB of networks"
     )
 
 

@@ -82,7 +82,10 @@ class Notebook:
     def mount(self) -> str:
         """Lay data and bundle out as newer images mount them."""
         push = Push(self.push)
-        slug = str(push.dataset["id"]).split("/")[1]
+        name = str(push.dataset["id"])
+        slug = name.split("/")[1]
+        if name not in push.sources("dataset_sources"):
+            raise _unattached(name)
         attached = self.inputs / "datasets" / OWNER / slug
         shutil.rmtree(attached, ignore_errors=True)
         shutil.copytree(push.attached, attached)
@@ -94,9 +97,13 @@ class Notebook:
         """Mount the drawn data, and the few rows that a hidden test set may begin as."""
         path = mounts.below(self.scene.challenge.dataset.roots["kaggle"])
         slug, *rest = path.split("/")
-        competitions = Push(self.push).sources("competition_sources")
-        kind = ("competitions",) if slug in competitions else ("datasets", OWNER)
-        place = self.inputs.joinpath(*kind, slug)
+        push = Push(self.push)
+        named = [source.split("/")[-1] for source in push.sources("dataset_sources")]
+        competition = slug in push.sources("competition_sources")
+        if not competition and slug not in named and not self.scene.challenge.dataset.synthetic:
+            raise _unattached(slug)
+        kind = "competitions" if competition else f"datasets/{OWNER}"
+        place = self.inputs / kind / slug
         shutil.rmtree(place, ignore_errors=True)
         said = self.scene.lay_out(place.joinpath(*rest), tests=True)
         return f"{slug} with {said}"
@@ -118,7 +125,6 @@ class Notebook:
         if not self.answer.is_file():
             raise SubmissionError("the notebook wrote no submission", path=self.answer,
                                   remedy="its last cell must hand the submission in")  # fmt: skip
-        self.scene.predicting = done.seconds
         cells = read_json(self.root / "executed.ipynb")["cells"]
         return f"{len(cells)} cells, /kaggle/working/submission.csv after {done.seconds:.0f} s"
 
@@ -160,6 +166,13 @@ class Notebook:
             remedy="see the last lines, and executed.ipynb with --keep DIR",
             programs=self.scene.environment(),
         )  # fmt: skip
+
+
+def _unattached(name: str) -> BundleError:
+    return BundleError(
+        "not attached to the notebook", received=name, expected="it is among the sources",
+        remedy="make the bundle again, with the manifest's source and roots: {kaggle: ...} right",
+    )  # fmt: skip
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import submission
+from kit import submission, synthetic
 from kit.challenge import Challenge
 from kit.challenges import find
 from kit.errors import KitError, SubmissionError
+from kit.files import write_json
 from kit.manifest import load_manifest
 from kit.rehearsal import bare, stand_in
 from kit.settings import parse
@@ -27,6 +28,7 @@ TINY: dict[str, Any] = {
     "smaller": "none", "min_focus": 0.0,
 }  # fmt: skip
 """Settings of the networks that a rehearsal trains: every stage, in seconds."""
+LATE = "other work may be slowing this machine: try again, or --seconds 600"
 
 
 @dataclass
@@ -43,7 +45,6 @@ class Scene:
         answers: `case_id, label` of the test cases.
         estimate: What the real run would take, once it is known.
         memory: Most MB that one process of the rehearsal held.
-        predicting: Seconds that predicting the drawn test cases took.
     """
 
     challenge: Challenge
@@ -55,7 +56,6 @@ class Scene:
     answers: pd.DataFrame = field(default_factory=pd.DataFrame)
     estimate: dict[str, Any] = field(default_factory=dict)
     memory: float = 0.0
-    predicting: float = 0.0
 
     @classmethod
     def of(
@@ -92,6 +92,7 @@ class Scene:
         if tests is not None:
             cases = cases[cases.split == ("test" if tests else "train")].reset_index(drop=True)
         answers = stand_in.place(dataset, cases, place, labels=not tests)
+        write_json(place / synthetic.MARKER, {"stands_in_for": dataset.name})  # no line in a ledger
         if len(answers):
             self.answers = answers
         counts = cases.split.value_counts()
@@ -107,7 +108,7 @@ class Scene:
     def run(
         self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str],
         read_only: Sequence[Path], what: str, remedy: str, programs: Path | None = None,
-        code: Path | None = None, seconds: float | None = None,
+        code: Path | None = None,
     ) -> bare.Done:  # fmt: skip
         """Run a command in the bare root; see `kit.rehearsal.bare.run`.
 
@@ -115,14 +116,14 @@ class Scene:
             KitError: It failed or was too slow: what it is, its last words, and the remedy.
         """
         done = bare.run(
-            command, root=self.root, cwd=cwd, seconds=min(self.left(), seconds or self.left()),
-            env=env, programs=programs, code=code, read_only=read_only,
+            command, root=self.root, cwd=cwd, seconds=self.left(), env=env, programs=programs,
+            code=code, read_only=read_only,
         )  # fmt: skip
         self.memory = max(self.memory, done.megabytes)
         if done.code is None:
             raise KitError(
-                f"{what} was stopped at its time limit", received=f"after {done.seconds:.0f} s",
-                remedy="a smaller run, or a faster machine; see the estimate",
+                f"{what} was stopped when the rehearsal's time was up",
+                received=f"after {done.seconds:.0f} s of its own", remedy=LATE,
             )  # fmt: skip
         if done.code:
             own = done.last().rpartition("Remedy: ")

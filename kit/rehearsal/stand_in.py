@@ -19,8 +19,11 @@ from kit.files import write_text
 from kit.images import read_image
 from kit.manifest import Dataset, load_manifest
 
-SCALE = {"slides": 0.25, "patches": 0.2, "arrays": 0.2, "images": 0.17, "dicom": 0.25}
-"""Share of the drawn set, by kind: four to six patients of a class, of whom tests are taken."""
+SCALE = {"slides": 0.25, "patches": 0.2, "arrays": 0.2, "images": 0.25, "dicom": 0.25}
+"""Share of the drawn set, by kind: four to six patients of a class, of whom tests are taken.
+
+At least 25 eyes are for training: among fewer, what all eyes share makes them look like copies.
+"""
 MOST_IMAGES = 3
 """Of one patient: as few as show that patients are kept together."""
 TESTS = 3
@@ -42,7 +45,8 @@ def draw(dataset: Dataset, folder: Path, *, seed: int = 0) -> pd.DataFrame:
     """
     name = STAND_IN[dataset.kind]
     source = load_manifest(dataset.manifest).dataset(name)
-    root = synthetic.make(name, folder, seed=seed, scale=SCALE[dataset.kind])
+    more = max(1.0, len(dataset.classes) / len(source.classes))
+    root = synthetic.make(name, folder, seed=seed, scale=min(1.0, more * SCALE[dataset.kind]))
     cases = source.cases(root=root)
     cases = cases[cases.split == "train"].groupby("group").head(MOST_IMAGES)
     cases = cases.reset_index(drop=True)
