@@ -31,7 +31,7 @@ STAND_IN = {
 }  # fmt: skip
 """The embedded data set that a smoke run without data takes, by kind, where nothing stands in for
 its own."""
-SMOKE_SCALE = {"help2019": 0.05, "khd2020": 0.015, "khd2019": 0.03, "rsna2021": 0.08}
+SMOKE_SCALE = {"help2019": 0.1, "khd2020": 0.015, "khd2019": 0.03, "rsna2021": 0.08}
 """Share of a stand-in that a smoke run draws; of an embedded set, half."""
 OWN = "kit"
 """The recipe that is run where none is named."""

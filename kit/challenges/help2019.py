@@ -41,7 +41,7 @@ RECIPES = {
     "team_inception": {**TEAM, "model": "help_inception", "batch_size": 64},
     "mended": {**TEAM, "pixel_score": "mean", "aggregate": "percentile=95"},
 }
-_SMALL = {"patch_size": 256, "image_size": 64, "epochs": 3, "batch_size": 16,
+_SMALL = {"patch_size": 256, "image_size": 64, "epochs": 6, "batch_size": 16,
           "patches_per_slide": 24, "predict_per_slide": 32}  # fmt: skip
 SMOKE = {
     "kit": _SMALL,
