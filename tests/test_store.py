@@ -408,7 +408,7 @@ def test_two_writers_of_one_shard_leave_it_whole(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_a_worker_that_dies_leaves_the_shards_of_the_others(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="worker process died"):
+    with pytest.raises(JobError, match="killed its worker twice"):
         store.build(tmp_path / "s", items(12), partial(die, at="c10"), "k", workers=2)
     stands = whole_shards(tmp_path / "s")
     log = tmp_path / "log"
