@@ -298,3 +298,14 @@ def _stamp(path: Path) -> tuple[int, int]:
         return sum(size for _, size, _ in each), int(fingerprint(each)[:15], 16)
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder if it is not there, and raise `KitError` if nothing can be written to it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        raise KitError(f"the folder cannot be written ({error.strerror})", path=folder,
+                       remedy="free some space, or choose another") from error  # fmt: skip

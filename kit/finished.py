@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +14,10 @@ import pandas as pd
 
 from kit import aggregate, inference, kinds, ledger, mil, store, submission
 from kit.backend import load_backend
+from kit.checks import first
 from kit.ensemble import Ensemble
 from kit.errors import ImageError, KitError, MissingDataError
-from kit.files import FileIndex, read_json, sha256
+from kit.files import FileIndex, check_writable, fingerprint, read_json, sha256
 from kit.manifest import Dataset
 from kit.settings import Settings
 from kit.slide_scores import SlideStage, networks_of, read_rule
@@ -86,6 +89,7 @@ def load(out: Path) -> Finished:
 def predict(
     out: Path, data: Path | None, path: Path, *, root: Path | None = None, workers: int = 1,
     heatmaps: Path | None = None, failed: float | None = None,
+    unread: dict[str, str] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Apply a finished run, or an ensemble of several, to later data and write a submission.
 
@@ -100,7 +104,12 @@ def predict(
         heatmaps: Folder for the heatmaps of slides; None: none are written. Of several runs each
             has a folder of its own in it.
         failed: Probability of the positive class of a slide that cannot be opened or read, which is
-            named in a warning; None, and above two classes: an error.
+            named in a warning; None, and above two classes: an error. It is a number among what the
+            run's rule gives: an area's or a classifier's may be far from those of a mean.
+        unread: Is given these slides, and why.
+
+    Slides that are cut off go on where they were: their predictions stand beside the submission
+    until it is whole.
 
     Returns:
         One row a case: `case_id, group`, `prob_<class>`.
@@ -113,13 +122,16 @@ def predict(
     single = not out.is_file()
     runs = load_all(out)
     _check_place(path, [run.out for run in runs.values()])
+    if heatmaps is not None:
+        check_writable(heatmaps)
     lead = next(iter(runs.values()))
-    tables = [
-        _of_run(
-            run, root or run.dataset.root(data), workers, heatmaps and heatmaps / name, failed
-        ).assign(run=name)
-        for name, run in runs.items()
-    ]
+    lost: dict[str, str] = {} if unread is None else unread
+    tables, work = [], path.with_name(f".{path.name}.parts")
+    for name, run in runs.items():
+        where = root or run.dataset.root(data)
+        place = work / fingerprint([str(run.out.resolve()), str(where.resolve())])
+        maps = heatmaps and heatmaps / name
+        tables.append(_of_run(run, where, place, workers, maps, failed, lost).assign(run=name))
     ensemble, threshold = lead.ensemble, lead.threshold
     if not single:
         chosen = read_json(out)
@@ -131,6 +143,7 @@ def predict(
     rows = submission.table(joined, lead.style, classes, positive, threshold)
     submission.write(path, rows, lead.style)
     submission.validate(path, lead.style, list(joined.case_id), classes)
+    shutil.rmtree(work, ignore_errors=True)
     return joined
 
 
@@ -176,12 +189,18 @@ def _renamed(table: pd.DataFrame, runs: dict[str, str], models: tuple[str, ...])
 
 
 def _of_run(
-    run: Finished, root: Path, workers: int, maps: Path | None, failed: float | None
-) -> pd.DataFrame:
+    run: Finished, root: Path, work: Path, workers: int, maps: Path | None,
+    failed: float | None, lost: dict[str, str],
+) -> pd.DataFrame:  # fmt: skip
     """Return the predictions of later data by all networks of one run, a row a case and network."""
     classes, positive = run.dataset.classes, run.dataset.positive
     cases = run.dataset.cases(labels=False, root=root)
-    with tempfile.TemporaryDirectory(prefix="kit-predict-") as folder:
+    kept = run.dataset.kind in kinds.STREAMED  # what takes long is not made again
+    with (
+        contextlib.nullcontext(work)
+        if kept
+        else tempfile.TemporaryDirectory(prefix="kit-predict-") as folder
+    ):
         place = Path(folder)
         index = FileIndex(place / "inputs.parquet")
         cases["key"] = kinds.content_key(run.dataset, root, cases, index, run.settings)
@@ -192,7 +211,8 @@ def _of_run(
             )
         if plan is not None and run.dataset.kind in kinds.STREAMED:
             stage = SlideStage(run.dataset, root, run.settings, place, workers)
-            return _of_slides(run, stage, cases, plan, unopened, maps, failed)
+            lost |= dict(zip(unopened.case_id, unopened.reason, strict=True))
+            return _of_slides(run, stage, cases, plan, lost, maps, failed)
         load_backend(run.settings.threads)
         items = kinds.items(cases, plan, run.settings)
         pixels, failures = store.build(
@@ -210,14 +230,14 @@ def _of_run(
 
 def _of_slides(
     run: Finished, stage: SlideStage, cases: pd.DataFrame, plan: pd.DataFrame,
-    unopened: pd.DataFrame, maps: Path | None, failed: float | None,
+    lost: dict[str, str], maps: Path | None, failed: float | None,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the score of each slide by each network; `failed` is that of one that cannot be read.
 
     All slides are read before the first that fails is told.
     """
     tables, unread = stage.predict(cases, plan, run.models)
-    lost = {**dict(zip(unopened.case_id, unopened.reason, strict=True)), **unread}
+    lost |= unread
     positive = run.dataset.positive
     if failed is None or positive is None:
         _need_all(list(lost.values()), stage.root)
@@ -244,8 +264,8 @@ def _of_slides(
 def _need_all(failures: Sequence[str], root: Path) -> None:
     if failures:
         raise ImageError(
-            "images cannot be read, and no case may be left out", path=root, received=failures[0],
-            remedy="mend or replace the file",
+            "images cannot be read, and no case may be left out", path=root,
+            received=f"{len(failures)}: {first(failures)}", remedy="mend or replace the file",
         )  # fmt: skip
 
 

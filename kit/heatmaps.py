@@ -112,7 +112,7 @@ def write(
         SettingsError: Patches are given without a column, or a map with a step.
         KitError: The disk is full, or the folder cannot be written.
     """
-    heatmap = _of(seen, slide, column, step)
+    heatmap = of_slide(seen, slide, column, step)
     x, y, _, _ = slide.bounds
     found = json.dumps(contours(heatmap, threshold, origin_level0=(x, y)), allow_nan=False)
     tiff, geojson = paths(heatmap.case_id, folder)
@@ -121,9 +121,11 @@ def write(
     return tiff, geojson
 
 
-def _of(
-    seen: pd.DataFrame | Heatmap, slide: Slide, column: str | None, step: float | None
-) -> Heatmap:
+def of_slide(
+    seen: pd.DataFrame | Heatmap, slide: Slide, column: str | None = None,
+    step: float | None = None,
+) -> Heatmap:  # fmt: skip
+    """Return the map of one slide, to the last digit; arguments and errors as of `write`."""
     if isinstance(seen, pd.DataFrame):
         if column is None:
             raise SettingsError("patches are drawn by a column", expected="e.g. prob_tumour",

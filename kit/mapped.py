@@ -106,7 +106,7 @@ class Mapped(Predicted):
     def _lesions(self) -> Scores:
         cases, shown = self.cases(), self.heatmaps()
         mine = cases[cases.case_id.isin(list(shown)) & (cases.split != "test")]
-        return self.slides.lesions(mine, self.out / "heatmaps")
+        return self.slides.lesions(mine, self.patch_predictions())
 
     def slide_figures(self, joined: pd.DataFrame) -> dict[str, Figure]:
         """Return the figures of the slide that is surest of the positive class, test or not.

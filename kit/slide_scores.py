@@ -213,22 +213,27 @@ class SlideStage:
                 frame=self.dataset.mask_frame,
             )  # fmt: skip
 
-    def lesions(self, cases: pd.DataFrame, folder: Path) -> Scores:
-        """Return how well the heatmaps in a folder, as they are kept, find what the masks show.
+    def lesions(self, cases: pd.DataFrame, tables: Mapping[str, Path]) -> Scores:
+        """Return how well the maps of slides find what the masks show.
 
         Args:
-            cases: The slides that have heatmaps: `case_id, path, label`, and `mask`, empty where
-                there is none. Only slides with a mask, and negative ones, are looked at.
-            folder: Of the heatmaps.
+            cases: The slides: `case_id, path, label`, and `mask`, empty where there is none. Only
+                slides with a mask, and negative ones, are looked at.
+            tables: Patch predictions of each.
         """
         known = cases[cases["mask"].notna() | (cases["label"] != self.dataset.positive)]
 
         def pairs() -> Iterator[tuple[Heatmap, MaskImage | None]]:
             for row in known.to_dict("records"):
-                tiff, _ = heatmaps.paths(row["case_id"], folder)
-                yield heatmaps.read_tiff(tiff), self.mask(row)
+                with open_slide(self.root / str(row["path"]), mpp=self.dataset.mpp) as slide:
+                    seen = _seen(tables[row["case_id"]])
+                    heatmap = heatmaps.of_slide(seen, slide, self._column_of(seen))
+                yield heatmap, self.mask(row)
 
         return lesion_scores.score(pairs(), threshold=OUTLINED)
+
+    def _column_of(self, seen: pd.DataFrame | Heatmap) -> str | None:
+        return f"prob_{self.dataset.positive}" if isinstance(seen, pd.DataFrame) else None
 
     def heatmaps(self, tables: Mapping[str, Path], cases: pd.DataFrame, folder: Path) -> None:
         """Write the TIFF and GeoJSON of each slide's positive class (see `kit.heatmaps.write`).
@@ -240,23 +245,29 @@ class SlideStage:
         """
         if self.dataset.positive is None:
             return
-        column = f"prob_{self.dataset.positive}"
         paths = cases.set_index("case_id")["path"]
         work = [
             jobs.Job(case_id, _heatmap, (
-                self.root / str(paths[case_id]), self.dataset.mpp, table, folder, column,
+                self.root / str(paths[case_id]), self.dataset.mpp, table, folder,
+                f"prob_{self.dataset.positive}",
             )) for case_id, table in tables.items()
         ]  # fmt: skip
         jobs.values(jobs.run(work, title="heatmaps"))
 
 
 def _heatmap(path: Path, mpp: float | None, table: Path, folder: Path, column: str) -> None:
-    seen = slide_map(table)
+    seen = _seen(table)
     with open_slide(path, mpp=mpp) as slide:
-        if seen is not None:
-            heatmaps.write(seen, slide, folder, threshold=OUTLINED)
-        else:
-            heatmaps.write(read_table(table), slide, folder, column=column, threshold=OUTLINED)
+        heatmaps.write(
+            seen, slide, folder, threshold=OUTLINED,
+            column=column if isinstance(seen, pd.DataFrame) else None,
+        )  # fmt: skip
+
+
+def _seen(table: Path) -> pd.DataFrame | Heatmap:
+    """Return the map that networks of pixels left beside a slide's table, or else the table."""
+    seen = slide_map(table)
+    return read_table(table) if seen is None else seen
 
 
 def rehearse(stage: SlideStage, case: pd.DataFrame, plan: pd.DataFrame, network: Path) -> None:

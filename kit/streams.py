@@ -32,6 +32,9 @@ PLACE = ("case_id", "x", "y", "footprint")
 PROB, CELLS = "prob", "cells"  # names of a block's arrays
 
 
+ROUNDED = 1e-3  # by which a probability of half precision may be above 1
+
+
 @dataclass(frozen=True, eq=False)
 class Member:
     """One network of those that predict a slide.
@@ -235,10 +238,12 @@ class _Work:
                 given = pixels.scores(given, self.dense.score, self.positive)
             elif given.ndim == 4:
                 given = pixels.patch_scores(given, "mean")
+            real = given[batch.valid]
+            if not (np.isfinite(real).all() and (real >= 0).all() and (real <= 1 + ROUNDED).all()):
+                raise ModelError("network gives no probabilities", expected="numbers in [0, 1]",
+                                 received=f"others of {one.model}, fold {one.fold}, "
+                                 f"seed {one.seed}")  # fmt: skip
             given = given / given.sum(axis=1, keepdims=True)
-            if not np.isfinite(given[batch.valid]).all():
-                raise ModelError("network gives no probabilities", received="nan or infinite from "
-                                 f"{one.model}, fold {one.fold}, seed {one.seed}")  # fmt: skip
             prob.append(given.astype(np.float32))
         found = {PROB: np.stack(prob, axis=1)}
         return found | ({CELLS: np.mean(cells, axis=0)} if self.maps else {})

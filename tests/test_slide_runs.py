@@ -20,8 +20,8 @@ from test_streams import damage
 from kit import carried, finished, heatmaps, slide_report, submission
 from kit.aggregate import fit
 from kit.challenges import open_run
-from kit.errors import ImageError, MaskError, MissingDataError
-from kit.files import read_json, read_table
+from kit.errors import ImageError, KitError, MaskError, MissingDataError
+from kit.files import read_json, read_table, write_table
 from kit.rules import Rule
 from kit.settings import parse
 from kit.slide_features import table
@@ -189,12 +189,69 @@ def test_a_later_slide_that_is_damaged_is_an_error_or_has_the_stated_score(
         finished.predict(copy / "out", copy / "later", copy / "later.csv")
     said = kit(copy, "predict", f"{copy}/out", "--data", f"{copy}/later", "--out", "later.csv",
                "--failed-score", "0.25")  # fmt: skip
-    assert said.code == 0 and "scored 0.25" in caplog.text and "s25" in caplog.text
+    assert said.code == 1 and "scored 0.25" in caplog.text and "s25" in caplog.text
+    assert not (copy / ".later.csv.parts").exists()
     rows = pd.read_csv(copy / "later.csv").set_index("case_id")
     test = read_table(copy / "out" / "test.parquet").groupby("case_id").prob_positive.mean()
     column = rows.columns[-1]
     assert rows.loc["s25", column] == pytest.approx(0.25)
     assert rows.loc["s24", column] == pytest.approx(test["s24"], abs=1e-5)
+
+
+def test_later_slides_go_on_where_they_were_cut_off(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later(copy, ["s24", "s25"])
+    asked: list[str] = []
+    real, stop = heatmaps.write, KeyboardInterrupt
+    monkeypatch.setattr(heatmaps, "write", lambda *_, **__: (_ for _ in ()).throw(stop))
+    with pytest.raises(KeyboardInterrupt):
+        finished.predict(copy / "out", copy / "later", copy / "later.csv", heatmaps=copy / "maps")
+    parts = copy / ".later.csv.parts"
+    before = {path: path.stat().st_mtime_ns for path in parts.rglob("*.parquet")}
+    assert len([path for path in before if path.parent.name != "plans"]) >= 2
+    monkeypatch.setattr(
+        heatmaps, "write", lambda *a, **k: (asked.append("drawn"), real(*a, **k))[1]
+    )
+    monkeypatch.setattr("kit.slide_jobs.predict_slide", lambda *_, **__: pytest.fail("read again"))
+    finished.predict(copy / "out", copy / "later", copy / "later.csv", heatmaps=copy / "maps")
+    assert asked == ["drawn", "drawn"] and not parts.exists()
+
+
+def test_a_folder_for_heatmaps_that_cannot_be_written_is_told_before_anything_is_read(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later(copy, ["s24"])
+    (copy / "maps").write_text("a file")
+    monkeypatch.setattr("kit.slide_jobs.predict_slide", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(KitError, match=r"the folder cannot be written.*maps"):
+        finished.predict(copy / "out", copy / "later", copy / "later.csv", heatmaps=copy / "maps")
+
+
+def test_every_later_slide_that_cannot_be_read_is_named(copy: Path) -> None:
+    root = later(copy, ["s24", "s25", "s26"])
+    for name in ("s24", "s26"):
+        damage(root / "slides" / f"{name}.tif", 8)
+    with pytest.raises(ImageError, match=r"2: .*s24.*s26"):
+        finished.predict(copy / "out", copy / "later", copy / "later.csv")
+
+
+def test_lesions_are_scored_on_what_networks_said_not_on_grey_levels(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probability of .4999 is no tumour; as a grey level it would be a half."""
+    monkeypatch.chdir(copy)
+    asked = parse([pair for pair in QUICK if pair != "--set"])
+    run = open_run("small", data=copy / "data", out=copy / "out", settings=asked, workers=0)
+    tables = run.patch_predictions()
+    seen = read_table(tables["s01"])
+    write_table(seen.assign(prob_positive=0.4999, prob_negative=0.5001), tables["s01"])
+    cases = run.cases()
+    cases = cases[cases.case_id == "s01"]
+    found = run.slides.lesions(cases, tables).overlap
+    assert found["dice"].iloc[0] == 0
+    write_table(seen.assign(prob_positive=0.5, prob_negative=0.5), tables["s01"])
+    assert run.slides.lesions(cases, tables).overlap["dice"].iloc[0] > 0
 
 
 @pytest.fixture

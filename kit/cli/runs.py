@@ -200,11 +200,13 @@ def predict(
     seen = [place for place in (data, root) if place is not None]
     with clusters.on(cluster, sees=seen) as engine:
         size = engine.size if engine else workers or jobs.default_workers(1)
+        unread: dict[str, str] = {}
         table = runs.predict(
-            finished, data, out, root=root, workers=size, heatmaps=heatmaps, failed=failed_score
-        )
+            finished, data, out, root=root, workers=size, heatmaps=heatmaps, failed=failed_score,
+            unread=unread,
+        )  # fmt: skip
     typer.echo(f"{len(table)} cases predicted: {out}")
-    return OK
+    return FAILED if unread else OK
 
 
 @app.command()
