@@ -243,22 +243,29 @@ def _of_slides(
         _need_all(list(lost.values()), stage.root)
     if maps is not None:
         stage.heatmaps(tables, cases, maps)
+    read = cases[~cases.case_id.isin(lost)]
+    if not len(read):
+        _need_all(list(lost.values()), stage.root)
     if run.pooling:
-        read = cases[~cases.case_id.isin(lost)]
         bags = stage.bags(read, plan, run.models)
         said = mil.predict(run.pooling, bags, list(read.case_id), run.dataset.classes)
-        found = aggregate.to_cases(said, cases, run.dataset.classes, positive)
+        found = aggregate.to_cases(said, read, run.dataset.classes, positive)
     else:
         rule = read_rule(run.out / "rule.json")
-        found = stage.score(stage.features(tables, cases), cases, rule)
-    if failed is None or positive is None:
+        found = stage.score(stage.features(tables, read), read, rule)
+    if failed is None or not lost:
         return found
     for reason in lost.values():
         log.warning("scored %g, because it cannot be read: %s", failed, reason)
+    stated = (
+        found[aggregate.NETWORK]
+        .drop_duplicates()
+        .merge(cases.loc[cases.case_id.isin(lost), ["case_id", "group"]], how="cross")
+    )
     for name in run.dataset.classes:
-        value = failed if name == positive else 1 - failed
-        found.loc[found.case_id.isin(lost), f"prob_{name}"] = value
-    return found
+        stated[f"prob_{name}"] = failed if name == positive else 1 - failed
+    both = pd.concat([found, stated.assign(y_true=None)[list(found)]], ignore_index=True)
+    return both.sort_values(["case_id", *aggregate.NETWORK], ignore_index=True)
 
 
 def _need_all(failures: Sequence[str], root: Path) -> None:
