@@ -211,6 +211,12 @@ def _check_plan(slide: Slide, plan: pd.DataFrame) -> None:
     if plan.case_id.nunique() > 1:
         raise TableError("the plan is of several slides", expected="one case_id",
                          received=first(plan.case_id.unique()))  # fmt: skip
+    if "slide_key" in plan and (plan.slide_key != slide.identity).any():
+        raise TableError(
+            "the plan was made from another slide", path=slide.path,
+            expected=f"slide_key {slide.identity}",
+            received=first(map(str, plan.slide_key.unique())), remedy="plan this slide",
+        )  # fmt: skip
     x, y, width, height = slide.bounds
     for _, rows in plan.groupby(list(READ_BY), dropna=False):
         size, at = _asked(rows)

@@ -25,9 +25,9 @@ from kit.tissue import Rule, TissueMask, sharpness, tissue_mask
 log = logging.getLogger(__name__)
 
 READ_BY = ("size", "mpp", "level")
-COLUMNS = ("case_id", "x", "y", "tissue", "tumour", "label", *READ_BY, "footprint")
+COLUMNS = ("case_id", "x", "y", "tissue", "tumour", "label", *READ_BY, "footprint", "slide_key")
 CLASSES = ("normal", "tumour")
-FORMAT = 2  # of a slide's part in `plan_cases(folder=)`: raised when plans come to mean other rows
+FORMAT = 3  # of a slide's part in `plan_cases(folder=)`: raised when plans come to mean other rows
 BATCH = 256  # patches whose focus is looked at together
 
 
@@ -136,7 +136,7 @@ class PatchSampler:
             up to `max_normal`, "unsure" between them, None without a mask; and what each row is
             read by: size (int64, side in its own pixels), mpp (float64, nan where it is read by
             level), level (int64, -1 where it is read by mpp), footprint (float64, side in level-0
-            pixels). See `read_planned`.
+            pixels). See `read_planned`. Last slide_key (int64), `Slide.identity`.
 
         Raises:
             SlideError: A patch is larger than the slide.
@@ -188,6 +188,7 @@ class PatchSampler:
             "mpp": np.full(len(xy), self.scales[0] if self.scales else np.nan, np.float64),
             "level": np.full(len(xy), -1 if self.scales else self.level, np.int64),
             "footprint": np.full(len(xy), footprint[0], np.float64),
+            "slide_key": np.full(len(xy), slide.identity, np.int64),
         }, columns=list(COLUMNS))  # fmt: skip
         if self.partial == "drop":
             plan = plan[plan["label"] != UNSURE]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import zlib
 from collections.abc import Mapping
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from kit import geometry, jobs
 from kit.checks import positive_int
 from kit.errors import MissingMppError, SlideError
+from kit.files import fingerprint
 from kit.readers import Reader, as_pixels, open_reader
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ BAND_PIXELS = 1 << 24
 BATCH_PIXELS = 1 << 23  # read at a time where patches are resized: memory stays flat
 MOST_THREADS = 8
 WHITE = (255, 255, 255)
+IDENTITY = 64  # side of the overview that tells slides apart where OpenSlide's hash does not
 
 
 class Reading(NamedTuple):
@@ -173,6 +177,20 @@ class Slide:
             remedy="open_slide(path, mpp=...) or --slide-mpp, or mpp: in data_manifest.yaml, or "
             "ask for level= instead of mpp=",
         )  # fmt: skip
+
+    @cached_property
+    def identity(self) -> int:
+        """A number, int64, by which plans know their slide: of its levels, bounds and overview.
+
+        Where the file lies does not matter. It is no proof of every pixel: `kit run` has each
+        file's sha256 for that.
+        """
+        quick = self.properties.get("openslide.quickhash-1")
+        if quick is None:
+            pixels, _ = self.overview((IDENTITY, IDENTITY))
+            quick = str(zlib.crc32(np.ascontiguousarray(pixels).tobytes()))
+        said = fingerprint([self.levels, self.bounds, quick])
+        return int.from_bytes(bytes.fromhex(said)[:8], "big", signed=True)
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:

@@ -308,7 +308,7 @@ def test_a_network_that_answers_nan_is_told(slide) -> None:
     from kit.errors import ModelError
 
     one = Member(Nan(32), 1, 2, "broken", "nan")
-    with pytest.raises(ModelError, match="nan or infinite from broken, fold 1, seed 2"):
+    with pytest.raises(ModelError, match="others of broken, fold 1, seed 2"):
         predict_slide(slide, plan_of(slide), [one], classes=CLASSES)
 
 

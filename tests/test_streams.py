@@ -177,6 +177,22 @@ def test_a_small_slide_takes_a_small_batch(odd):
     assert one.network.sizes == [16]  # of 12 patches
 
 
+def test_the_plan_of_another_slide_of_the_same_size_is_refused(tmp_path):
+    """Places and footprints fit; the slide that was planned is another one."""
+    paths = [write_pyramid(tmp_path / f"{n}.tiff", [picture(512, 384)[:, ::step]])
+             for n, step in enumerate((1, -1))]  # fmt: skip
+    with open_slide(paths[0]) as one, open_slide(paths[1]) as other:
+        assert one.size == other.size and one.identity != other.identity
+        plan = plan_of(one)
+        with pytest.raises(TableError, match="the plan was made from another slide"):
+            predict_slide(other, plan, [member()], classes=CLASSES)
+        moved = tmp_path / "elsewhere" / "again.tiff"
+        moved.parent.mkdir()
+        moved.write_bytes(paths[0].read_bytes())
+    with open_slide(moved) as same:
+        assert len(predict_slide(same, plan, [member()], classes=CLASSES)) == len(plan)
+
+
 def test_what_was_cut_off_goes_on_and_is_the_same(odd, tmp_path, monkeypatch):
     monkeypatch.setattr(_stream, "MOST", 16)
     monkeypatch.setattr(_stream, "BLOCK", 2)
@@ -310,7 +326,7 @@ def damage(path: Path, tiles: int) -> None:
 def test_few_unreadable_patches_have_no_row_and_many_stop_the_slide(tmp_path):
     path = write_pyramid(tmp_path / "big.tiff", [picture(1024, 1024)])
     with open_slide(path) as slide:
-        plan = plan_of(slide)
+        plan = plan_of(slide).drop(columns="slide_key")  # damaged later, it is not the same
         whole = predict_slide(slide, plan, [member()], classes=CLASSES)
     damage(path, 2)  # of 64
     with open_slide(path) as slide:
