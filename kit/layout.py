@@ -110,7 +110,7 @@ class Layout(Model):
         rows["label"] = _labels(self, rows, where)
         rows["group"] = _groups(self, rows, where, labels)
         if "mask" in rows:
-            rows["mask"] = _masks(self, rows, root)
+            rows["mask"] = _masks(self, rows, root, labels)
         names = [name for name in (*FREE, *self.columns.keep) if name in rows]
         rows = rows.astype(dict.fromkeys(["case_id", "path", "group", "split"], str))
         return rows[[*COLUMNS, *names]].sort_values("case_id", ignore_index=True)
@@ -406,11 +406,14 @@ def _groups(layout: Layout, rows: pd.DataFrame, where: Path, labels: bool) -> pd
     return pd.Series(groups)
 
 
-def _masks(layout: Layout, rows: pd.DataFrame, root: Path) -> pd.Series:
-    """Return the masks that exist; a training case of the positive class must have one."""
+def _masks(layout: Layout, rows: pd.DataFrame, root: Path, labels: bool) -> pd.Series:
+    """Return the masks that exist; a training case of the positive class must have one.
+
+    Where labels are read, all cases are there, and so each mask must have one.
+    """
     named = [mask if isinstance(mask, str) and mask else None for mask in rows["mask"]]
     there = [mask if mask and (root / mask).is_file() else None for mask in named]
-    if layout.mask is not None:
+    if layout.mask is not None and labels:
         found = {
             path for path, places in patterns.find(root, layout.mask, layout.classes)
             if places.get("case_id") not in layout.exclude

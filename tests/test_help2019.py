@@ -197,6 +197,7 @@ def test_a_mask_read_in_the_wrong_frame_is_refused_or_stated(data: Path, own: Pa
 def test_a_mask_without_its_slide_is_named(own: Path) -> None:
     path = slides(own, "train", "image", "positive")[0]
     path.unlink()
+    assert len(load_manifest().dataset("help2019").cases(own, labels=False))  # the tests alone
     with pytest.raises(MissingDataError, match=rf"1 masks have no case.*{path.stem}\.png"):
         load_manifest().dataset("help2019").cases(own)
 
