@@ -242,7 +242,8 @@ def _resampled(
         np.ones(n_groups), resamples=RESAMPLES, seed=SEED, width=len(truth)
     ):
         rows = weights[:, code]
-        yield tuple(np.cumsum(rows * mine, axis=1)[:, ends] for mine in (truth, ~truth))
+        found, wrong = (np.cumsum(rows * mine, axis=1)[:, ends] for mine in (truth, ~truth))
+        yield found, wrong
 
 
 def _roc_curve(tp: np.ndarray, fp: np.ndarray) -> Curve:

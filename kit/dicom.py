@@ -132,7 +132,7 @@ def to_uint8(pixels: np.ndarray, maximum: float | None = None) -> np.ndarray:
     if top <= 0:
         return np.zeros(pixels.shape, np.uint8)
     scaled = np.rint(pixels.astype(np.float32) * (255 / top))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(scaled, 0, 255), dtype=np.uint8)
 
 
 def _files(source: str | Path | Sequence[str | Path]) -> list[Path]:

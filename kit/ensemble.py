@@ -360,7 +360,7 @@ def _given(given: Mapping[str, float], models: Sequence[str]) -> np.ndarray:
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise SettingsError("weights must be at least 0, and one above it",
                             received=", ".join(f"{k}={v}" for k, v in given.items()))  # fmt: skip
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def _rank_in(quantiles: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -179,7 +179,7 @@ def grid(bounds: tuple[int, int, int, int], footprint: Pair, step: Pair) -> np.n
 
 def _places(low: float, high: float, step: float) -> np.ndarray:
     first, last = int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9))
-    return np.rint(np.arange(first, last + 1) * step).astype(np.int64)
+    return np.asarray(np.rint(np.arange(first, last + 1) * step), dtype=np.int64)
 
 
 def common_downsample(size_mask: tuple[int, int], size_level0: tuple[int, int]) -> Pair | None:

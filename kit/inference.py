@@ -166,7 +166,7 @@ def predict_images(
             prob = np.asarray(network.predict_on_batch(np.ascontiguousarray(view(padded))))
             found[start : start + len(images)] += of_image(prob)[: len(images)]
         start += len(images)
-    return found / found.sum(axis=1, keepdims=True)
+    return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
 def of_image(prob: np.ndarray) -> np.ndarray:
