@@ -175,8 +175,9 @@ def predict(
     failed_score: Annotated[
         float | None,
         typer.Option(
-            help="Probability of the positive class of slides that cannot be read; they are named. "
-            "By default one such slide is an error.",
+            help="Probability of the positive class of slides that cannot be read, among what the "
+            "run's rule gives; they are named, and the exit code is 1. By default one such slide is "
+            "an error.",
             min=0,
             max=1,
         ),
