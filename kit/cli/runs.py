@@ -176,7 +176,7 @@ def predict(
         float | None,
         typer.Option(
             help="Probability of the positive class of slides that cannot be read, among what the "
-            "run's rule gives; they are named, and the exit code is 1. By default one such slide is "
+            "run's rule gives; they are named, and the exit code is 1. By default one is "
             "an error.",
             min=0,
             max=1,
