@@ -126,11 +126,12 @@ def predict(
         check_writable(heatmaps)
     lead = next(iter(runs.values()))
     lost: dict[str, str] = {} if unread is None else unread
-    tables, work = [], path.with_name(f".{path.name}.parts")
+    # Processes, and machines even more, may have another working folder.
+    tables, work = [], path.absolute().with_name(f".{path.name}.parts")
     for name, run in runs.items():
-        where = root or run.dataset.root(data)
+        where = (root or run.dataset.root(data)).absolute()
         place = work / fingerprint([str(run.out.resolve()), str(where.resolve())])
-        maps = heatmaps and heatmaps / name
+        maps = heatmaps and heatmaps.absolute() / name
         tables.append(_of_run(run, where, place, workers, maps, failed, lost).assign(run=name))
     ensemble, threshold = lead.ensemble, lead.threshold
     if not single:
