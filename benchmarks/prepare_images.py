@@ -21,7 +21,7 @@ import pandas as pd
 from bench import Row, arguments, measure, tell
 
 from kit import fundus, images, jobs, kinds, store
-from kit._stand_in_eyes import files
+from kit._stand_in_eyes import draw_photograph, photographs
 from kit.manifest import Dataset, load_manifest
 from kit.settings import resolve
 
@@ -136,11 +136,10 @@ def main() -> None:
     dataset = load_manifest().dataset("khd2019")
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
-        (base / "drawn").mkdir()
-        drawn = []
-        for (path, data), _ in zip(files(0, 0.05), range(DISTINCT), strict=False):
-            drawn.append(base / "drawn" / Path(path).name)
-            drawn[-1].write_bytes(data)
+        some = photographs(0, 0.05)[:DISTINCT]
+        for one in some:
+            draw_photograph(base / "drawn", 0, one)
+        drawn = [base / "drawn" / one.path for one in some]
         small = []
         for path in drawn:
             small.append(base / f"small-{path.name}")

@@ -28,8 +28,7 @@ import pandas as pd
 from bench import Row, tell
 
 from kit import clusters, jobs, kinds, store, training
-from kit._stand_in_eyes import _draw_one as draw_photograph
-from kit._stand_in_eyes import photographs
+from kit._stand_in_eyes import draw_photograph, photographs
 from kit.files import digest, read_table, write_table
 from kit.jobs import Job
 from kit.recipes import Recipe

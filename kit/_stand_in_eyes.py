@@ -5,7 +5,6 @@ A person has a number, which his two eyes share; one eye may be healthy where th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,19 +73,14 @@ def _fellow(rng: np.random.Generator, label: str, left: dict[str, int]) -> str |
 def draw_khd2019(root: Path, seed: int, scale: float, workers: int) -> None:
     """Draw the data set into a folder."""
     found = photographs(seed, scale)
-    spread("photographs", _draw_one, [(root, seed, one) for one in found], workers)
+    spread("photographs", draw_photograph, [(root, seed, one) for one in found], workers)
 
 
-def _draw_one(root: Path, seed: int, one: Photograph) -> None:
+def draw_photograph(root: Path, seed: int, one: Photograph) -> None:
+    """Draw one file of the data set into its folder."""
     path = root / one.path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_jpeg(seed, one))
-
-
-def files(seed: int, scale: float) -> Iterator[tuple[str, bytes]]:
-    """Yield the path and the bytes of each file of the data set."""
-    for one in photographs(seed, scale):
-        yield one.path, _jpeg(seed, one)
 
 
 def _jpeg(seed: int, one: Photograph) -> bytes:

@@ -6,7 +6,6 @@ challenge published no patients. A slide's label is that of all its patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,29 +61,16 @@ def patches(seed: int, scale: float) -> list[Patch]:
 def draw_khd2020(root: Path, seed: int, scale: float, workers: int) -> None:
     """Draw the data set into a folder; labels of the test are not told."""
     every = patches(seed, scale)
-    spread("patches", _draw_one, [(root, seed, one) for one in every], workers)
-    (root / LABELS).write_bytes(_lines(every))
+    spread("patches", draw_patch, [(root, seed, one) for one in every], workers)
+    lines = [f"{one.number} {CODES[one.label]}\n" for one in every if one.split == "train"]
+    (root / LABELS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def _draw_one(root: Path, seed: int, one: Patch) -> None:
+def draw_patch(root: Path, seed: int, one: Patch) -> None:
+    """Draw one file of the data set into its folder."""
     path = root / one.path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_png(seed, one))
-
-
-def _lines(every: list[Patch]) -> bytes:
-    """Return the table of the training patches."""
-    return "".join(
-        f"{one.number} {CODES[one.label]}\n" for one in every if one.split == "train"
-    ).encode()
-
-
-def files(seed: int, scale: float) -> Iterator[tuple[str, bytes]]:
-    """Yield the path and the bytes of each file of the data set."""
-    every = patches(seed, scale)
-    yield LABELS, _lines(every)
-    for one in every:
-        yield one.path, _png(seed, one)
 
 
 def _png(seed: int, one: Patch) -> bytes:

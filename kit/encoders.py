@@ -235,9 +235,7 @@ def bags(
     for path, fold in zip(notes, numbers, strict=True):
         if fold != NO_LABELS:
             _check_fold(Path(path), fold, folds)
-    return SlideBags({
-        fold: _vectors(cases, path, folder) for path, fold in zip(notes, numbers, strict=True)
-    })  # fmt: skip
+    return of_new(cases, encoders, folder)
 
 
 def of_new(cases: pd.DataFrame, encoders: Sequence[Path], folder: Path) -> SlideBags:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from kit import finished, platforms
-from kit._stand_in_patches import SHARES, files, patches
+from kit._stand_in_patches import SHARES, draw_patch, patches
 from kit.challenges import find, khd2020, open_run, recipes, wanted
 from kit.errors import KitError, MissingDataError, ModelError, SettingsError, TableError
 from kit.images import read_image
@@ -100,11 +100,13 @@ def test_the_stand_in_has_the_true_layout_table_and_size(drawn: Path, entry: Dat
     assert cases.label[cases.split == "test"].isna().all()
 
 
-def test_a_file_of_the_stand_in_is_the_same_byte_for_byte() -> None:
-    first, again = (dict(zip(range(3), files(0, 0.001), strict=False)) for _ in range(2))
-    assert first == again and len(first) == 3
-    other = dict(zip(range(3), files(1, 0.001), strict=False))
-    assert other[2] != first[2]
+def test_a_file_of_the_stand_in_is_the_same_byte_for_byte(drawn: Path, tmp_path: Path) -> None:
+    one = patches(0, 0.001)[0]
+    for folder, seed in (("again", 0), ("other", 1)):
+        draw_patch(tmp_path / folder, seed, one)
+    first = (drawn / "khd2020" / one.path).read_bytes()
+    assert (tmp_path / "again" / one.path).read_bytes() == first
+    assert (tmp_path / "other" / one.path).read_bytes() != first
 
 
 # The recipes
