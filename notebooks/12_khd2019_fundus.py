@@ -161,9 +161,9 @@ pd.Series({name: fold[pairs].groupby(known.group[pairs]).nunique().gt(1).mean()
 # what the network takes, a photograph needs a thousandth of the room; the store is read from disk.
 
 # %%
-side = runs["kit"].settings.image_size
-gigabytes = 3844 * 3 / 1e9
-pd.Series({"3,844 frames, whole": gigabytes * 3072 * 3900, "as read, one at a time": 0.0006,
+side, gigabytes = runs["kit"].settings.image_size, 3844 * 3 / 1e9
+one = images.read_reduced(team.root / known.path.iloc[0], side).image.nbytes / 1e9
+pd.Series({"3,844 frames, whole": gigabytes * 3072 * 3900, "as read, one at a time": one,
            f"all of them as {side} px": gigabytes * side**2}).to_frame("GB").round(4)  # fmt: skip
 
 # %% [markdown]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from calls import crash, fail, gone, slow
 
 from kit import _memory, apart, jobs
 from kit.errors import ImageError, JobError
@@ -21,14 +22,6 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and exit codes 
 
 def square(x: int) -> tuple[int, int]:
     return x * x, os.getpid()
-
-
-def fail(x: int) -> None:
-    raise ImageError("cannot be read", path=f"{x}.png", received=x)
-
-
-def mistake() -> None:
-    raise ZeroDivisionError("a mistake in the program")
 
 
 def die(number: int) -> None:
@@ -43,24 +36,6 @@ def leave(code: int) -> None:
 def device(wait: float = 0.5) -> str | None:
     time.sleep(wait)  # so that both workers have one
     return os.environ.get("CUDA_VISIBLE_DEVICES")
-
-
-def slow(mark: Path, seconds: float = 60) -> None:
-    """Leave the process's number, and prove by a second file if it was let run to its end."""
-    (mark / "started").write_text(str(os.getpid()))
-    time.sleep(seconds)
-    (mark / "ended").touch()
-
-
-def gone(pid: int, patience: float = 10) -> bool:
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def started(*marks: Path) -> list[int]:
@@ -109,7 +84,7 @@ def test_a_crash_is_that_jobs_error_and_the_others_go_on(workers: int) -> None:
 def test_a_mistake_in_the_program_is_shown_with_its_traceback(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    (found,) = apart.each([Job("a", mistake)])
+    (found,) = apart.each([Job("a", crash)])
     assert "exit code 1" in str(found.error)
     assert "ZeroDivisionError: a mistake in the program" in capfd.readouterr().err
 
@@ -198,7 +173,8 @@ def test_a_job_tells_the_memory_that_its_process_held() -> None:
 SCRIPT = """
 import sys, pathlib
 from kit import apart, jobs
-from test_apart import slow, square
+from calls import slow
+from test_apart import square
 where = pathlib.Path(sys.argv[1])
 (where / "runs").open("a").write("once ")
 try:

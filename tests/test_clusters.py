@@ -16,6 +16,7 @@ from typing import Any
 
 import project
 import pytest
+from calls import crash, fail, square
 
 import kit
 from kit import apart, clusters, jobs
@@ -50,19 +51,6 @@ def cluster(address: str) -> Iterator[clusters.Cluster]:
 
 def run(work: list[Job]) -> list[jobs.Outcome]:
     return jobs.run(work, title="test", progress=False)
-
-
-def square(x: int, wait: float = 0.0) -> int:
-    time.sleep(wait)
-    return x * x
-
-
-def fail(x: int) -> int:
-    raise ImageError("cannot be read", path=f"{x}.png", received=x)
-
-
-def crash(*_: Any) -> int:
-    raise ZeroDivisionError("a mistake in the program")
 
 
 def die(*_: Any) -> int:

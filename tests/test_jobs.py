@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calls import crash, fail, gone, slow, square
 
 from kit import _memory, jobs
 from kit.errors import ImageError, JobError, SettingsError
@@ -23,19 +24,6 @@ ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and exit codes of POSIX")
 
 
-def square(x: int, wait: float = 0.0) -> int:
-    time.sleep(wait)
-    return x * x
-
-
-def fail(x: int) -> int:
-    raise ImageError("cannot be read", path=f"{x}.png", received=x)
-
-
-def crash(*_: Any) -> int:
-    raise ZeroDivisionError("a mistake in the program")
-
-
 def interrupt(*_: Any) -> int:
     raise KeyboardInterrupt
 
@@ -43,24 +31,6 @@ def interrupt(*_: Any) -> int:
 def die(*_: Any) -> int:
     time.sleep(0.5)  # the other worker is at work by then
     os._exit(7)
-
-
-def slow(mark: Path, seconds: float = 60) -> None:
-    """Leave the process's number, and prove by a second file if it was let run to its end."""
-    (mark / "started").write_text(str(os.getpid()))
-    time.sleep(seconds)
-    (mark / "ended").touch()
-
-
-def gone(pid: int, patience: float = 10) -> bool:
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def run(work: list[Job], workers: int) -> list[jobs.Outcome]:
@@ -199,7 +169,7 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from kit import jobs
-from test_jobs import slow
+from calls import slow
 if __name__ == "__main__":
     work = [jobs.Job(n, slow, (Path(sys.argv[1], n),)) for n in "ab"]
     try:

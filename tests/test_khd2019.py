@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.model_selection import StratifiedKFold
+from stand_in import data as data  # the fixtures
+from stand_in import drawn as drawn
+from stand_in import entry as entry
 
 from kit import finished, kinds
 from kit._stand_in_eyes import SHARES, draw_photograph, photographs
@@ -29,31 +32,11 @@ from kit.platforms import _nsml_run, detect
 from kit.policies import policy
 from kit.recipes import rates, recipe_of
 from kit.settings import resolve
-from kit.synthetic import make
 
+CHALLENGE = "khd2019"
 PROJECT = Path(__file__).parents[1]
 FEW = {"image_size": 32, "epochs": 1, "second_epochs": 1, "resamples": 100, "n_splits": 2,
        "model": "conv_small", "batch_size": 8}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds the smallest stand-in: eight of each class, and two to test."""
-    data = tmp_path_factory.mktemp("data")
-    make("khd2019", data / "khd2019", scale=0.001)
-    return data
-
-
-@pytest.fixture
-def entry() -> Dataset:
-    return load_manifest().dataset("khd2019")
-
-
-@pytest.fixture
-def data(drawn: Path, tmp_path: Path) -> Path:
-    """A copy of the stand-in that a test may damage."""
-    shutil.copytree(drawn, tmp_path / "data", copy_function=lambda a, b: Path(b).hardlink_to(a))
-    return tmp_path / "data"
 
 
 def replaced(path: Path, content: bytes) -> None:

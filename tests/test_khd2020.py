@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from stand_in import data as data  # the fixtures
+from stand_in import drawn as drawn
+from stand_in import entry as entry
 
 from kit import finished, platforms
 from kit._stand_in_patches import SHARES, draw_patch, patches
@@ -26,29 +29,10 @@ from kit.recipes import rates, recipe_of
 from kit.settings import resolve
 from kit.synthetic import make
 
+CHALLENGE = "khd2020"
 PROJECT = Path(__file__).parents[1]
 FEW = {"image_size": 32, "epochs": 1, "resamples": 100, "n_splits": 2, "model": "conv_small",
        "batch_size": 8, "learning_rate": 1e-3}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds the smallest stand-in: eight of each class, and two to test."""
-    data = tmp_path_factory.mktemp("data")
-    make("khd2020", data / "khd2020", scale=0.001)
-    return data
-
-
-@pytest.fixture
-def entry() -> Dataset:
-    return load_manifest().dataset("khd2020")
-
-
-@pytest.fixture
-def data(drawn: Path, tmp_path: Path) -> Path:
-    """A copy of the stand-in that a test may damage."""
-    shutil.copytree(drawn, tmp_path / "data", copy_function=lambda a, b: Path(b).hardlink_to(a))
-    return tmp_path / "data"
 
 
 def rewritten(table: Path, edit: object) -> None:
