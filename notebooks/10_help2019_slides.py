@@ -23,7 +23,7 @@ import pandas as pd
 
 from kit import figures
 from kit.challenges import open_run, recipes
-from kit.metrics import auc
+from kit.metrics import auc, evaluate
 
 asked = {"smoke": SMOKE, "settings": {"seed": SEED}, "workers": 0 if SMOKE else None}
 runs = {name: open_run(CHALLENGE, recipe=name, **asked) for name in ("team", "kit")}
@@ -276,10 +276,10 @@ figures.stain_by_slide([open_slide(path) for path in paths])
 
 # %%
 from kit import finished
-from kit.metrics import evaluate
 
 answers, rows = pd.read_csv(team.root / "answers.csv").set_index("case_id").label, {}
 for name, run in runs.items():
+    run.submission()  # the last of its files: it is finished
     own = run.scored().table
     new = finished.predict(run.out, later.parents[1], run.out / "phase2.csv")
     true = {"out of fold": own.y_true, "phase 2": answers[new.case_id]}

@@ -36,6 +36,7 @@ def _load(name: str) -> ModuleType:
 build, run = _load("build"), _load("run")
 SOURCES = build.sources()
 SEQUENCE = run.notebooks()
+SEEDS = sorted(NOTEBOOKS.glob("1?_*.ipynb"))
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
@@ -290,9 +291,9 @@ def empty(folder: Path) -> Path:
     return folder
 
 
-def executed_well(source: Path, folder: Path) -> Path:
+def executed_well(source: Path, folder: Path, **parameters: Any) -> Path:
     target = folder / "executed" / source.name
-    run.execute(source, target, run.PARAMETERS, folder)
+    run.execute(source, target, parameters or run.PARAMETERS, folder)
     assert run.missing_figures(target) == []
     return target
 
@@ -335,6 +336,14 @@ def test_all_run_in_order_from_an_empty_folder(tmp_path: Path, sealed: None) -> 
 @pytest.mark.parametrize("source", SEQUENCE[1:], ids=lambda path: path.stem)
 def test_each_runs_alone_from_an_empty_folder(source: Path, tmp_path: Path, sealed: None) -> None:
     executed_well(source, empty(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SEEDS, ids=lambda path: path.stem)
+def test_each_seed_challenge_runs_by_its_own_parameters(
+    source: Path, tmp_path: Path, sealed: None
+) -> None:
+    executed_well(source, empty(tmp_path), SMOKE=True)
 
 
 @pytest.mark.slow
