@@ -281,11 +281,11 @@ answers, rows = pd.read_csv(team.root / "answers.csv").set_index("case_id").labe
 for name, run in runs.items():
     run.submission()  # the last of its files: it is finished
     own = run.scored().table
-    new = finished.predict(run.out, later.parents[1], run.out / "phase2.csv")
+    new = finished.predict(run.out, later.parents[1], run.out.with_name(f"phase2-{name}.csv"))
     true = {"out of fold": own.y_true, "phase 2": answers[new.case_id]}
     for part, scored in (("out of fold", own), ("phase 2", new)):
         found = evaluate(true[part], scored[high].to_numpy(), threshold=0.5, positive=data.positive)
-        rows[name, part] = {"slides": len(scored), **found.table().loc["auc"]}
+        rows[name, part] = {"slides": len(scored), **found.table().set_index("metric").loc["auc"]}
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
