@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -96,9 +97,9 @@ def patches_on_thumbnail(slide: Slide, plan: pd.DataFrame) -> Figure:
     figure.suptitle(f"{len(plan):,} planned patches, {sides or 'none'} level-0 pixels wide")
     axis.imshow(slide.thumbnail(1600), extent=(0, width, height, 0))
     label = plan["label"].astype(object).where(plan["label"].notna(), "(no label)")
-    handles = []
+    handles, colours = [], _label_colours(sorted(set(label)))
     for name, rows in plan.groupby(label):
-        colour = _label_colour(str(name))
+        colour = colours[str(name)]
         low = rows[["x", "y"]].to_numpy(np.float64)[:, None]
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
         squares = low + corners * rows["footprint"].to_numpy()[:, None, None]
@@ -116,9 +117,11 @@ def patches_on_thumbnail(slide: Slide, plan: pd.DataFrame) -> Figure:
     return figure
 
 
-def _label_colour(name: str) -> str:
-    known = LABEL_COLOURS.get(name)
-    return known if known else COLOURS[sum(map(ord, name)) % len(COLOURS)]
+def _label_colours(names: Sequence[str]) -> dict[str, str]:
+    """Return the usual colour of usual labels, and for others those that are left, in order."""
+    usual = {name: LABEL_COLOURS[name] for name in names if name in LABEL_COLOURS}
+    left = itertools.cycle(colour for colour in COLOURS if colour not in usual.values())
+    return {name: usual.get(name) or next(left) for name in names}
 
 
 def _faint(colour: str) -> tuple[float, ...]:
@@ -172,6 +175,7 @@ def stain_by_slide(slides: Sequence[Slide]) -> Figure:
                 linestyle=STYLES[number % len(STYLES)], linewidth=2.2 if strong else 0.9,
                 alpha=1.0 if strong else 0.6,
             )  # fmt: skip
+        axis.locator_params(axis="x", nbins=6)
         axis.set(
             xlabel=f"optical density of {stain}", ylabel="share of tissue (density)", ylim=(0, None)
         )

@@ -39,11 +39,11 @@ def load_backend(threads: int, device: str = "auto") -> None:
         with _silence():
             import keras
 
-            # TensorFlow warns of every fold's network that it compiles it anew.
-            logging.getLogger("tensorflow").setLevel(logging.ERROR)
             keras.ops.zeros(1)  # the devices are looked up at the first use
             if keras.backend.backend() == "torch":
                 sys.modules["torch"].use_deterministic_algorithms(True, warn_only=True)
+    # TensorFlow warns of every fold's network that it compiles it anew.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if device == "gpu" and not gpus():
         import keras
 

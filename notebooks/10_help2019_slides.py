@@ -59,8 +59,8 @@ pd.DataFrame({
 }).T  # fmt: skip
 
 # %% [markdown]
-# **Figure: slides of both classes.** The first three are negative. The kit's thumbnails show what
-# was not scanned as white.
+# **Figure: slides of both classes.** The first three are negative. What was not scanned is
+# black, and is no tissue.
 
 # %%
 figures.mosaic(list(slides.values()), columns=3)
@@ -169,6 +169,8 @@ team.scored().table.head().round(3)
 # as networks answer. No order of two patches changes; what the maximum keeps of it does.
 
 # %%
+from scipy.special import expit
+
 from kit.aggregate import fit
 from kit.files import read_table
 from kit.rules import Rule
@@ -182,7 +184,7 @@ pd.concat([patches[high].describe()], axis=1).T.round(3)
 
 # %%
 for times in (1, 10, 100, 1000):
-    prob = (1 / (1 + np.exp(-times * odds))).astype(np.float32)
+    prob = expit(times * odds).astype(np.float32)
     sure = patches.assign(**{high: prob, "prob_negative": 1 - prob})
     seen = table(sure, data.positive, mpp=mpp)
     for rule in ("max", "percentile=95", "mean"):

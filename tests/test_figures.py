@@ -899,6 +899,14 @@ def test_patches_of_two_sizes_are_drawn_at_theirs() -> None:
     assert sorted(legend) == ["(no label): 1", "normal: 1"]
 
 
+def test_labels_of_any_name_have_a_colour_of_their_own() -> None:
+    names = [*plan().label.unique(), "negative", "positive", "other"]
+    many = pd.concat([plan().head(1).assign(label=name) for name in names])
+    legend = figures.patches_on_thumbnail(drawn_slide(), many).axes[0].get_legend()
+    colours = {patch.get_facecolor() for patch in legend.get_patches()}
+    assert len(colours) == len(set(names)) >= 4
+
+
 def test_an_empty_plan_is_drawn_as_the_slide_alone() -> None:
     figure = figures.patches_on_thumbnail(drawn_slide(), plan().head(0))
     assert "0 planned patches" in figure.get_suptitle()
