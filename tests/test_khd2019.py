@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -34,7 +33,6 @@ from kit.recipes import rates, recipe_of
 from kit.settings import resolve
 
 CHALLENGE = "khd2019"
-PROJECT = Path(__file__).parents[1]
 FEW = {"image_size": 32, "epochs": 1, "second_epochs": 1, "resamples": 100, "n_splits": 2,
        "model": "conv_small", "batch_size": 8}  # fmt: skip
 
@@ -277,19 +275,3 @@ def test_the_answer_on_nsml_is_that_of_kit_predict(
     agree = np.mean(answer == [int(given[p.stem]) for p in paths])
     assert agree >= 7 / 8, table
     assert sha256(run.out / "ensemble.json") == before
-
-
-@pytest.mark.slow
-def test_the_notebook_runs_and_shows_every_figure_that_it_speaks_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(PROJECT / "notebooks"))
-    import run
-
-    shutil.copy(PROJECT / "data_manifest.yaml", tmp_path)
-    done = tmp_path / "12.ipynb"
-    with run.kernel(tmp_path / "log"):
-        asked = {"CHALLENGE": "khd2019", "SMOKE": True, "SEED": 0}
-        run.execute(PROJECT / "notebooks/12_khd2019_fundus.ipynb", done, asked, tmp_path)
-    assert run.missing_figures(done) == []
-    assert "traceback" not in done.read_text(encoding="utf-8")

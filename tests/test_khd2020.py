@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import cv2
@@ -30,7 +29,6 @@ from kit.settings import resolve
 from kit.synthetic import make
 
 CHALLENGE = "khd2020"
-PROJECT = Path(__file__).parents[1]
 FEW = {"image_size": 32, "epochs": 1, "resamples": 100, "n_splits": 2, "model": "conv_small",
        "batch_size": 8, "learning_rate": 1e-3}  # fmt: skip
 
@@ -300,22 +298,6 @@ def test_a_recipe_goes_the_road_and_leaves_no_checkpoint(
     assert infer([cv2.imread(str(p)) for p in paths]).tolist() == [given[p.stem] for p in paths]
     table = finished.predict(run.out, drawn, tmp_path / "later.csv")
     assert (tmp_path / "later.csv").read_text().splitlines() == rows, table
-
-
-@pytest.mark.slow
-def test_the_notebook_runs_and_shows_every_figure_that_it_speaks_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(PROJECT / "notebooks"))
-    import run
-
-    shutil.copy(PROJECT / "data_manifest.yaml", tmp_path)
-    done = tmp_path / "11.ipynb"
-    with run.kernel(tmp_path / "log"):
-        asked = {"CHALLENGE": "khd2020", "SMOKE": True, "SEED": 0}
-        run.execute(PROJECT / "notebooks/11_khd2020_patches.ipynb", done, asked, tmp_path)
-    assert run.missing_figures(done) == []
-    assert "traceback" not in done.read_text(encoding="utf-8")
 
 
 def test_the_platform_is_told_by_the_manifest_and_the_challenge_by_its_name() -> None:

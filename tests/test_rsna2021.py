@@ -336,20 +336,3 @@ def open_settings(recipe: str) -> Any:
     from kit.settings import resolve
 
     return resolve("dicom", recipes("rsna2021")[recipe], overrides={})
-
-
-@pytest.mark.slow
-def test_the_notebook_runs_and_shows_every_figure_that_it_speaks_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = Path(__file__).parents[1]
-    monkeypatch.syspath_prepend(str(project / "notebooks"))
-    import run
-
-    shutil.copy(project / "data_manifest.yaml", tmp_path)
-    done = tmp_path / "13.ipynb"
-    with run.kernel(tmp_path / "log"):
-        asked = {"CHALLENGE": "rsna2021", "SMOKE": True, "SEED": 0}
-        run.execute(project / "notebooks/13_rsna2021_mri.ipynb", done, asked, tmp_path)
-    assert run.missing_figures(done) == []
-    assert "traceback" not in done.read_text(encoding="utf-8")
