@@ -1,6 +1,7 @@
 """Execute notebooks 00 to 08 in order on the embedded data, and say what came of it: `make run`.
 
-Executed copies and one HTML page of them all go to build/notebooks/.
+`python notebooks/run.py 10 11 12 13` executes those of the four challenges instead, on stand-ins
+where the data are not here. Executed copies and one HTML page of them all go to build/notebooks/.
 """
 
 from __future__ import annotations
@@ -28,9 +29,16 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FIGURE = re.compile(r"\*\*Figure: [^*]+\*\*")
 
 
-def notebooks(folder: Path = HERE) -> list[Path]:
-    """Return the notebooks of the sequence, in order; those of single challenges come later."""
-    return sorted(folder.glob("0[0-9]_*.ipynb"))
+def notebooks(*numbers: str) -> list[Path]:
+    """Return the notebooks of these numbers, or, without any, the sequence in order."""
+    wanted = [f"{number}_*.ipynb" for number in numbers or ["0[0-9]"]]
+    return [path for pattern in wanted for path in sorted(HERE.glob(pattern))]
+
+
+def parameters(source: Path) -> dict[str, Any]:
+    """Return what a notebook is run with; one of a challenge keeps its own."""
+    own = {} if source.name.startswith("0") else {"CHALLENGE"}
+    return {name: value for name, value in PARAMETERS.items() if name not in own}
 
 
 @contextlib.contextmanager
@@ -100,7 +108,7 @@ def run(executed: Sequence[tuple[Path, Path]]) -> str | None:
         for source, target in bar:
             bar.set_description(source.stem)
             try:
-                execute(source, target, PARAMETERS, PROJECT)
+                execute(source, target, parameters(source), PROJECT)
             except PapermillExecutionError as error:
                 last = ANSI.sub("", "\n".join(error.traceback)).strip().split("\n")[-5:]
                 said = "\n".join(last)
@@ -125,18 +133,29 @@ def show(metrics: Mapping[str, Any], places: Mapping[str, Path]) -> None:
         print(f"{name:<14}{path}")
 
 
-def main() -> int:
-    """Execute the sequence; return the exit code."""
-    executed = [(path, OUT / path.name) for path in notebooks()]
+def main(*numbers: str) -> int:
+    """Execute the sequence, or the notebooks of these numbers; return the exit code."""
+    executed = [(path, OUT / path.name) for path in notebooks(*numbers)]
+    if len(executed) < len(numbers):
+        print(f"no such notebook among {', '.join(numbers)}", file=sys.stderr)
+        return 2
     try:
         wrong = run(executed)
         if wrong:
             print(wrong, file=sys.stderr)
             return 1
-        return _finish([target for _, target in executed])
+        targets = [target for _, target in executed]
+        return _page(targets) if numbers else _finish(targets)
     except KeyboardInterrupt:
         print("\ninterrupted: `make run` goes on where it stopped", file=sys.stderr)
         return 130
+
+
+def _page(executed: Sequence[Path]) -> int:
+    from kit.report import notebooks_page
+
+    print(notebooks_page(executed, OUT / "challenges.html"))
+    return 0
 
 
 def _finish(executed: Sequence[Path]) -> int:
@@ -153,4 +172,4 @@ def _finish(executed: Sequence[Path]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -36,7 +36,7 @@ def _load(name: str) -> ModuleType:
 build, run = _load("build"), _load("run")
 SOURCES = build.sources()
 SEQUENCE = run.notebooks()
-SEEDS = sorted(NOTEBOOKS.glob("1?_*.ipynb"))
+SEEDS = run.notebooks("10", "11", "12", "13")
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
@@ -217,6 +217,26 @@ def test_a_notebook_without_its_figure_fails_the_run(
 FIG = "**Figure: one.**"
 
 
+def test_notebooks_of_challenges_keep_their_own_and_are_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {}
+
+    def execute(source: Path, target: Path, parameters: dict[str, Any], _: Path) -> None:
+        given[source.stem] = parameters
+        shutil.copy(source, target)
+
+    monkeypatch.setattr(run, "execute", execute)
+    monkeypatch.setattr(run, "missing_figures", lambda _: [])
+    monkeypatch.setattr(run, "OUT", tmp_path)
+    assert run.main("13", "11") == 0
+    assert list(given) == ["13_rsna2021_mri", "11_khd2020_patches"]
+    assert all(one == {"SMOKE": True, "SEED": 0} for one in given.values())
+    page = Path(capsys.readouterr().out.strip()).read_text(encoding="utf-8")
+    assert page.index("13 RSNA-MICCAI 2021 MRI") < page.index("11 KHD 2020 breast patches")
+    assert run.main("99") == 2
+
+
 def test_an_interrupt_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,9 +311,9 @@ def empty(folder: Path) -> Path:
     return folder
 
 
-def executed_well(source: Path, folder: Path, **parameters: Any) -> Path:
+def executed_well(source: Path, folder: Path) -> Path:
     target = folder / "executed" / source.name
-    run.execute(source, target, parameters or run.PARAMETERS, folder)
+    run.execute(source, target, run.parameters(source), folder)
     assert run.missing_figures(target) == []
     return target
 
@@ -333,17 +353,9 @@ def test_all_run_in_order_from_an_empty_folder(tmp_path: Path, sealed: None) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", SEQUENCE[1:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", [*SEQUENCE[1:], *SEEDS], ids=lambda path: path.stem)
 def test_each_runs_alone_from_an_empty_folder(source: Path, tmp_path: Path, sealed: None) -> None:
     executed_well(source, empty(tmp_path))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", SEEDS, ids=lambda path: path.stem)
-def test_each_seed_challenge_runs_by_its_own_parameters(
-    source: Path, tmp_path: Path, sealed: None
-) -> None:
-    executed_well(source, empty(tmp_path), SMOKE=True)
 
 
 @pytest.mark.slow
