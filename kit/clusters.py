@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import kit
-from kit import jobs
+from kit import _memory, jobs
+from kit._memory import TRIM
 from kit.checks import positive_int
 from kit.errors import JobError, SettingsError
 from kit.jobs import Job, Outcome, call
@@ -175,7 +176,9 @@ def _local(workers: int) -> Any:
     import dask
     from distributed import Client
 
+    spawn = "distributed.nanny.pre-spawn-environ"  # Dask leaves it in this process too
     with dask.config.set({
+        spawn: {key: value for key, value in dask.config.get(spawn).items() if key != TRIM},
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.scheduler.worker-saturation": 1.0,  # a job waits where no other can kill it
     }):  # fmt: skip
@@ -199,9 +202,10 @@ def _await_workers(client: Any, address: str) -> None:
 def _here(address: str) -> Any:
     """Return what prepares every worker, also one that comes later.
 
-    It stands in this process's folder, its libraries have one thread each, and the workers of this
-    machine have the GPUs dealt out to them. Elsewhere those that start workers say which GPU each
-    has (`CUDA_VISIBLE_DEVICES=0 dask worker … --resources GPU=1`).
+    It stands in this process's folder, its libraries have one thread each, freed memory is kept for
+    the next array, and the workers of this machine have the GPUs dealt out to them. Elsewhere those
+    that start workers say which GPU each has
+    (`CUDA_VISIBLE_DEVICES=0 dask worker … --resources GPU=1`).
     """
     from distributed import WorkerPlugin
 
@@ -212,6 +216,7 @@ def _here(address: str) -> Any:
         async def setup(self, worker: Any) -> None:
             os.chdir(self.folder)
             os.environ.update(jobs.WORKER)
+            _memory.keep_freed()
             if self.dealt:
                 number = int(worker.name)
                 mine = number < len(self.dealt)

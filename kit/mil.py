@@ -14,6 +14,7 @@ Which encoder may be shown which fold, `kit.encoders` says.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kit import apart, jobs
 from kit._bags import FoldBags, Source
 from kit._mil_fits import BATCH, FORMAT, Fit, network_path, train
 from kit._mil_uses import attention as attention
@@ -53,6 +55,7 @@ def cross_validate(
     only: Sequence[int] | None = None, seeds: int = 3,
     epochs: int | None = None, learning_rate: float | None = None, weight_decay: float = 0.05,
     instances: int = 4096, seed: int = 0, threads: int = 1, device: str = "auto",
+    workers: int = 0,
 ) -> Tables:  # fmt: skip
     """Train a network of bags for each fold and seed, and predict the slides it has not seen.
 
@@ -84,6 +87,8 @@ def cross_validate(
         seed: Of all that is drawn.
         threads: Of one operation.
         device: "cpu", "gpu" or "auto".
+        workers: Folds trained at a time, each in a process of its own, for which `bags` must be
+            picklable; 0: all in this process.
 
     Returns:
         The out-of-fold and the test predictions table, a row for each slide and network:
@@ -107,25 +112,56 @@ def cross_validate(
     )  # fmt: skip
     positive_int("seeds", seeds)
     positive_int("instances", instances)
+    positive_int("workers", workers, least=0)
     asked = folds[["case_id", "group", "label"]].assign(split="train", fold=folds.fold)
     further = folds.iloc[:0] if tests is None else tests
     further = further[["case_id", "group"]].assign(label=None, split="test")
     numbers = sorted({int(number) for number in (folds.fold if only is None else only)})
-    parts = []
+    work = []
     for fold in numbers:
-        source = FoldBags(bags, fold, [*asked.case_id, *further.case_id])
-        seen = [*asked.case_id[asked.fold == fold], *further.case_id]
-        learnt = _learnt(asked[asked.fold != fold], source, classes)
-        for number in range(seeds):
-            fit = Fit(model, tuple(classes), recipe, instances, fold, number, Path(out))
-            parts.append(_fit_and_predict(fit, source, learnt, seen))
-    found = pd.concat(parts, ignore_index=True)
+        fits = [Fit(model, tuple(classes), recipe, instances, fold, number, Path(out))
+                for number in range(seeds)]  # fmt: skip
+        work.append(jobs.Job(f"networks of bags, fold {fold}", _of_fold,
+                             (fits, bags, asked, [*further.case_id])))  # fmt: skip
+    found = pd.concat(_values(work, workers), ignore_index=True)
     is_test = found.case_id.isin(further.case_id)
     held = asked[asked.fold.isin(numbers)]
     oof = to_cases(found[~is_test], held, classes, positive)
     if not len(further):
         return oof, oof.iloc[:0]
     return oof, to_cases(found[is_test], further, classes, positive)
+
+
+def _values(work: Sequence[jobs.Job], workers: int) -> list[pd.DataFrame]:
+    """Return what the jobs give: here, or in processes where a network is still to be trained."""
+    from tqdm import tqdm
+
+    here = not workers or all(_predictions(fit).is_file() for job in work for fit in job.args[0])
+    outcomes = (jobs.call(job) for job in work) if here else apart.each(work, workers=workers)
+    with (
+        contextlib.closing(outcomes),
+        tqdm(total=len(work), desc="networks of bags", disable=None, leave=False) as bar,
+    ):
+        found = []
+        for outcome in outcomes:
+            found += jobs.values([outcome])
+            bar.update()
+        return found
+
+
+def _of_fold(
+    fits: Sequence[Fit], bags: Source, asked: pd.DataFrame, further: Sequence[str]
+) -> pd.DataFrame:
+    """Return what the networks of a fold say of the slides that they have not seen: a job."""
+    fold, classes = fits[0].fold, fits[0].classes
+    source = FoldBags(bags, fold, [*asked.case_id, *further])
+    seen = [*asked.case_id[asked.fold == fold], *further]
+    learnt = _learnt(asked[asked.fold != fold], source, classes)
+    return pd.concat([_fit_and_predict(fit, source, learnt, seen) for fit in fits])
+
+
+def _predictions(fit: Fit) -> Path:
+    return fit.path.with_suffix(".parquet")
 
 
 def _check(
@@ -184,7 +220,7 @@ def _fit_and_predict(
         FORMAT, read_json(fit.path.with_suffix(".json"))["sha256"], fit.classes,
         [(case, source.digests[case]) for case in seen],
     ])  # fmt: skip
-    path = fit.path.with_suffix(".parquet")
+    path = _predictions(fit)
     if table_key(path) == made_by:
         return read_table(path)
     load_backend(fit.recipe.threads, fit.recipe.device)

@@ -184,7 +184,7 @@ class Predicted(Prepared):
             folds, bags, classes=self.dataset.classes, positive=self.dataset.positive,
             out=self.pooling, model=self.slides.rule.name, tests=tests if len(tests) else None,
             only=sorted(bags.of_fold), seeds=max(POOLED_SEEDS, values.seeds), seed=values.seed,
-            threads=values.threads, device=values.device,
+            threads=values.threads, device=values.device, workers=self.trainers,
         )  # fmt: skip
         path, made = self.out / "rule.json", mil.files(self.pooling, oof)
         self.stages.files(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,16 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import project
 import pytest
 from calls import crash, fail, square
 
 import kit
-from kit import apart, clusters, jobs
+from kit import _memory, apart, clusters, jobs
 from kit.errors import ImageError, JobError, SettingsError
 from kit.jobs import Job
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+PAGES = 2048  # of 4 KiB: 8 MiB
 pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own
 
 
@@ -61,6 +64,15 @@ def where(*_: Any) -> tuple[int, str]:
     return os.getpid(), os.getcwd()
 
 
+def faults(*_: Any) -> tuple[bool, int]:
+    """Return whether Dask's setting of the allocator stands, and the page faults of 20 arrays."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(PAGES * 512)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return _memory.TRIM in os.environ, after - before
+
+
 def once(folder: Path, number: int) -> int:
     """Write a file unless it stands, slowly, and leave a trace of having been at work."""
     place = folder / f"{number}.txt"
@@ -84,6 +96,21 @@ def test_outcomes_come_in_the_order_of_the_jobs_and_are_those_of_one_process(
     error = found[-1].error
     assert isinstance(error, ImageError)
     assert (str(error), error.path) == (str(here[-1].error), "5.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_workers_use_freed_memory_again_whatever_dask_asks_of_the_allocator(
+    cluster: clusters.Cluster,
+) -> None:
+    for asked, there in jobs.values(run([Job(str(n), faults, (n,)) for n in range(4)])):
+        assert not asked and there < 10 * PAGES  # 20 * PAGES if each array is asked for anew
+
+
+def test_a_cluster_of_ours_leaves_this_process_as_it_was() -> None:
+    before = dict(os.environ)
+    with clusters.on("local:1"):
+        assert jobs.values(run([Job("a", faults)]))[0][0] is False
+    assert _memory.TRIM not in {*os.environ} - {*before}
 
 
 def test_jobs_run_in_the_workers_and_in_our_folder(cluster: clusters.Cluster) -> None:

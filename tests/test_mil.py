@@ -409,3 +409,33 @@ def test_shuffled_labels_teach_nothing(
     mixed = folds.assign(label=np.random.default_rng(1).permutation(folds.label))
     oof, _ = run(mixed, bags, tmp_path, seeds=1, epochs=None)
     assert 0.3 < aucs(oof)[0] < 0.7  # 48 slides: a standard error of .08
+
+
+class Held(dict[str, np.ndarray]):
+    """Bags that may go to another process."""
+
+    def __call__(self, case_id: str, fold: int) -> np.ndarray:
+        return self[case_id]
+
+
+@pytest.mark.slow
+def test_folds_in_processes_of_their_own_give_the_same_to_the_bit(tmp_path: Path) -> None:
+    folds, bags = small()
+    chosen: dict[str, Any] = {"classes": CLASSES, "positive": "tumour", "seeds": 2, "epochs": 2}
+    here = mil.cross_validate(folds, Held(bags), out=tmp_path / "here", **chosen)
+    for where in ("apart", "apart"):  # the second time what stands is taken
+        there = mil.cross_validate(folds, Held(bags), out=tmp_path / where, workers=2, **chosen)
+        pd.testing.assert_frame_equal(here[0], there[0], check_exact=True)
+    keys = [{path.name: read_json(path)["sha256"] for path in (tmp_path / name).glob("*.json")}
+            for name in ("here", "apart")]  # fmt: skip
+    assert keys[0].keys() == keys[1].keys() and len(keys[0]) == 4
+
+
+@pytest.mark.slow
+def test_a_fold_without_a_class_is_told_from_its_process(tmp_path: Path) -> None:
+    folds, bags = small()
+    alone = folds.assign(fold=(folds.label == "tumour").astype(int))
+    with pytest.raises(TableError, match="nothing to learn from of class"):
+        mil.cross_validate(
+            alone, Held(bags), classes=CLASSES, positive="tumour", out=tmp_path, workers=2
+        )
