@@ -155,13 +155,13 @@ def on(
 def _connect(address: str) -> Any:
     from distributed import Client
 
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every end
     kind, _, rest = address.partition(":")
     if kind == "local":
         return _local(positive_int("--cluster local:N", int(rest) if rest.isdigit() else 0))
     if "://" not in address:
         raise SettingsError("no such cluster", expected="tcp://HOST:PORT or local:N",
                             received=address)  # fmt: skip
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     try:
         return Client(address, timeout=ANSWER)
     except (OSError, ValueError) as error:

@@ -93,6 +93,8 @@ def test_the_command_measures_and_tells(
 def test_an_estimate_of_what_are_no_slides_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert project.code_of("doctor", "--estimate", "khd2020") == 2
     assert "the estimate is of slides" in capsys.readouterr().err
+    assert project.code_of("doctor", "--slides", "10") == 2
+    assert "are of an estimate" in capsys.readouterr().err
     assert project.code_of("doctor", "--estimate", "help2091") == 2
     assert "help2019" in capsys.readouterr().err
 

@@ -22,7 +22,10 @@ from kit.cli.common import (
     data_app,
     show_table,
 )
-from kit.errors import KitError, MissingDataError
+from kit.errors import KitError, MissingDataError, SettingsError
+
+SLIDES = 10_000
+"""Of an estimate where nobody says how many."""
 
 
 @app.command()
@@ -35,7 +38,9 @@ def doctor(
             help="Say instead what this challenge would take: hours, bytes.", metavar="CHALLENGE"
         ),
     ] = None,
-    slides: Annotated[int, typer.Option(help="Slides of the estimate.", min=1)] = 10_000,
+    slides: Annotated[
+        int | None, typer.Option(help="Slides of the estimate; 10,000 if not said.", min=1)
+    ] = None,
     workers: Workers = None,
 ) -> int:
     """Say what is installed and what is missing.
@@ -43,7 +48,10 @@ def doctor(
     Which accelerator there is, and the remedy for each thing that is missing.
     """
     if estimate is not None:
-        return _estimate(estimate, slides, workers, data, as_json)
+        return _estimate(estimate, slides or SLIDES, workers, data, as_json)
+    if slides is not None or workers is not None:
+        raise SettingsError("--slides and --workers are of an estimate",
+                            remedy="--estimate CHALLENGE")  # fmt: skip
     from kit.doctor import Finding, examine
     from kit.platforms import detect
 
