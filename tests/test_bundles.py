@@ -16,8 +16,10 @@ import pytest
 
 from kit import bundles, finished
 from kit.bundles import notebook, parts, scan
+from kit.challenges import find
 from kit.errors import BundleError, MissingDataError, SettingsError
 from kit.files import read_json, sha256, write_json
+from kit.manifest import load_manifest
 
 
 @pytest.fixture
@@ -157,9 +159,15 @@ def test_the_newest_run_on_the_challenges_own_data_is_taken(home: Path) -> None:
     for age, name in enumerate(["third", "first", "second"]):
         out = run_of(runs / name, "tiny", synthetic=False)
         os.utime(out / "ensemble.json", (1e9 - age, 1e9 - age))
-    drawn = run_of(runs / "drawn", "synthetic_patches", synthetic=True)
-    os.utime(drawn / "ensemble.json", (2e9, 2e9))
-    assert parts.newest_run("tiny").name == "third"
+    for name, dataset in (("drawn", "synthetic_patches"), ("stand-in", "tiny")):
+        drawn = run_of(runs / name, dataset, synthetic=True)
+        os.utime(drawn / "ensemble.json", (2e9, 2e9))
+    challenge = find("tiny", load_manifest())
+    assert parts.newest_run(challenge).name == "third"
+    for name in ("first", "second", "third"):
+        shutil.rmtree(runs / name)
+    with pytest.raises(MissingDataError, match="no finished run of the challenge but on drawn"):
+        parts.newest_run(challenge)
 
 
 # What must not leave: none of these is a real key

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kit.bundles import scan
+from kit.bundles import parts, scan
 from kit.challenge import Challenge
 from kit.challenges import find
 from kit.checks import choice
@@ -21,6 +21,7 @@ from kit.manifest import home, load_manifest
 from kit.platforms import MODEL
 
 PLATFORMS = ("kaggle", "nsml", "docker")
+DRAWN = "the networks of {run} have learnt from drawn data: they say nothing about patients"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def make(platform: str, challenge: str, out: str | Path | None = None, **options
         scan.refuse_surplus(folder, most)
         scan.refuse_secrets(folder)
         left = tuple(filler.left(folder)) if hasattr(filler, "left") else ()
+        if chosen.run and not found.dataset.synthetic and parts.drawn(Path(chosen.run)):
+            left += (DRAWN.format(run=chosen.run),)
     steps = tuple(filler.steps(place)) if hasattr(filler, "steps") else ()
     return Bundle(place, scan.sizes(place), left, steps)
 

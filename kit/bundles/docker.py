@@ -74,7 +74,7 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
     parts.wheel(folder)
     model = f'"${{KIT_ROOT:-}}$KIT_MODEL/{name}"'
     if not options.train:
-        run = options.run or parts.newest_run(name)
+        run = options.run or parts.newest_run(challenge)
         (folder / PACKED).mkdir()
         parts.networks(run, folder / PACKED, name)
         model = f"{PACKED}/{carried.ENSEMBLE}" if run.is_file() else PACKED

@@ -37,7 +37,7 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
     attached.mkdir()
     parts.wheel(attached)
     if not options.train:
-        _networks(options.run or parts.newest_run(challenge.name), attached, challenge.name)
+        _networks(options.run or parts.newest_run(challenge), attached, challenge.name)
     parts.checksums(attached)
     files = f"{slug}-files"
     write_json(attached / DATASET, {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import kit
 from kit import carried, doctor, finished
+from kit.challenge import Challenge
 from kit.errors import BundleError, MissingDataError
 from kit.files import read_json, sha256, write_text
 from kit.manifest import FILE, home, load_manifest
@@ -60,29 +61,37 @@ def _digest(data: bytes) -> str:
     return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 
-def newest_run(challenge: str) -> Path:
-    """Return the folder of the challenge's newest finished run that was made on its own data.
+def newest_run(challenge: Challenge) -> Path:
+    """Return the folder of the challenge's newest finished run, made on its own data.
 
     Raises:
         MissingDataError: There is none; says how one is made.
     """
-    place = home(load_manifest().path) / "submissions" / challenge
+    place = home(load_manifest().path) / "submissions" / challenge.name
     made = [path.parent for path in place.glob("*/ensemble.json")
             if (path.parent / "settings.json").is_file()]  # fmt: skip
     own = [out for out in made if _is_of(challenge, out)]
     if not own:
+        drawn = " but on drawn data" if made else ""
         raise MissingDataError(
-            "no weights: no finished run of the challenge", path=place,
-            remedy=f"kit run {challenge}; or name a run with --run; or --train, to train there",
+            f"no weights: no finished run of the challenge{drawn}", path=place,
+            remedy=f"kit run {challenge.name}; or name a run with --run; or --train, to train "
+            "there",
         )  # fmt: skip
     return max(own, key=lambda out: ((out / "ensemble.json").stat().st_mtime, out.name))
 
 
-def _is_of(challenge: str, out: Path) -> bool:
+def _is_of(challenge: Challenge, out: Path) -> bool:
     """Return whether a run is of the challenge's own data and not of drawn ones in their place."""
     said = read_json(out / "settings.json")
-    drawn = bool(said["synthetic"]) and said["compared"]["dataset"] != challenge
-    return said["compared"]["challenge"] == challenge and not drawn
+    own = said["compared"]["challenge"] == challenge.name
+    return own and (challenge.dataset.synthetic or not said["synthetic"])
+
+
+def drawn(run: Path) -> bool:
+    """Return whether a run, or one of an ensemble's, has learnt from drawn data."""
+    runs = finished.load_all(run).values()
+    return any(read_json(one.out / "settings.json")["synthetic"] for one in runs)
 
 
 def networks(out: Path, folder: Path, challenge: str) -> list[Path]:
