@@ -16,6 +16,7 @@ from kit import bundles, finished, selfcheck
 from kit.bundles import docker, nsml, parts
 from kit.challenges import open_run
 from kit.errors import BundleError, ImageError, KitError, MissingDataError
+from kit.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,6 +82,14 @@ def test_networks_travel_in_the_image_or_are_trained_there(home: Path) -> None:
     assert "train.sh" in trained.steps[1] and "--network none" in trained.steps[1]
     assert trained.steps[0] == f"docker build -t kit-tiny {home / 'trained'}"
     assert not [step for step in packed.steps if "MODEL" in step]
+
+
+def test_networks_that_have_learnt_from_drawn_data_are_told(home: Path) -> None:
+    assert bundles.make("docker", "tiny", home / "own", run=home / "run").left == ()
+    drawn = shutil.copytree(home / "run", home / "drawn")
+    write_json(drawn / "settings.json", {**read_json(drawn / "settings.json"), "synthetic": True})
+    (told,) = bundles.make("docker", "tiny", home / "packed", run=drawn).left
+    assert str(drawn) in told and "drawn data" in told
 
 
 def test_an_ensemble_travels_whole_and_gives_the_answers_that_it_gives_here(home: Path) -> None:
