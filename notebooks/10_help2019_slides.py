@@ -9,8 +9,9 @@
 # `train/mask/`, `test/SlideNNN.mrxs`, or the drawn stand-in of the same layout. **Outputs.** Two
 # runs, heatmaps, and a checked `submission.csv`.
 #
-# **Run time.** CPU, smoke: 2 min. CPU, the full stand-in: 40 min on two cores. GPU, full data: a
-# night; the organisers reckoned with five minutes for each test slide.
+# **Run time.** CPU, smoke: 2 min; a tenth of the stand-in (`kit data make help2019 --scale .1`): the
+# kit's recipe 7 min on two cores, the team's longer. GPU, full data: a night; the organisers
+# reckoned with five minutes for each test slide.
 
 # %% tags=["parameters"]
 CHALLENGE = "help2019"
