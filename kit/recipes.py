@@ -12,8 +12,6 @@ from kit.settings import Settings, checked, choices
 
 SMALLEST = 0.01  # of the highest rate: where cosine and one-cycle end
 REDUCED = 0.5  # what a plateau multiplies the rate by
-STAGES = {"head": "head_epochs", "all": "epochs", "second": "second_epochs"}
-"""The stages in their order, and the setting that says how long each is; 0 leaves it out."""
 
 
 @dataclass(frozen=True)

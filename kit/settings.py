@@ -13,8 +13,6 @@ from kit.files import fingerprint
 from kit.rules import Rule
 from kit.thresholds import DEMANDED
 
-Kind = Literal["slides", "patches", "images", "dicom", "arrays"]
-
 
 class Settings(BaseModel):
     """What a run does. Two runs with equal settings and equal data give equal tables."""

@@ -10,10 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kit.bundles import parts, scan
-from kit.challenge import Challenge
 from kit.challenges import find
 from kit.checks import choice
 from kit.errors import BundleError, KitError
@@ -70,18 +69,6 @@ class Bundle:
         return sum(self.files.values())
 
 
-class Filler(Protocol):
-    """A module `kit.bundles.<platform>`: it fills a folder, and says how the folder is handed over.
-
-    `MOST_MB` is the platform's limit. `left` and `steps` may be absent.
-    """
-
-    MOST_MB: float
-
-    def fill(self, folder: Path, challenge: Challenge, options: Options) -> None:
-        """Write the bundle's files into an empty folder."""
-
-
 def make(platform: str, challenge: str, out: str | Path | None = None, **options: Any) -> Bundle:
     """Write a bundle: filled beside its place, scanned, and moved there when all is well.
 
@@ -102,6 +89,7 @@ def make(platform: str, challenge: str, out: str | Path | None = None, **options
     found = find(challenge, manifest)
     own = home(manifest.path) / "submissions" / challenge / platform
     place = own if out is None else Path(out)
+    # It fills a folder (`fill`) of `MOST_MB` at most, and may say what is `left`, and the `steps`.
     filler: Any = importlib.import_module(f"{__name__}.{platform}")
     most = filler.MOST_MB if chosen.max_mb is None else chosen.max_mb
     with _filled(place) as folder:
