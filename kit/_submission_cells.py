@@ -91,6 +91,7 @@ def _of_numbers(column: pd.Series) -> list[Finding]:
     name, text = column.name, column.str.strip()
     values = pd.to_numeric(text, errors="coerce")
     what = f"column {name} must be in [0, 1]"
+    found, told = list[Finding](), pd.Series(False, index=column.index)
     nan = text.str.lower().isin(["nan", "na", "none", "null", "<na>", "#n/a"])
     for rule, bad, remedy in (
         ("empty_values", text == "", "give each case a value"),
@@ -99,10 +100,12 @@ def _of_numbers(column: pd.Series) -> list[Finding]:
         ("infinite", values.abs() == np.inf, None),
         ("range", ~values.between(0, 1), _scale(values)),
     ):
-        if bad.any():
-            return [Finding(rule, what, received=first(text[bad].replace("", "an empty cell")),
-                            remedy=remedy)]  # fmt: skip
-    return []
+        new = bad & ~told
+        if new.any():
+            found.append(Finding(rule, what, received=first(text[new].replace("", "an empty cell")),
+                                 remedy=remedy))  # fmt: skip
+        told |= new
+    return found
 
 
 def _comma(text: pd.Series) -> str | None:

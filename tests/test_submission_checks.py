@@ -111,6 +111,15 @@ def test_a_good_submission_is_accepted(number: int, tmp_path: Path) -> None:
     assert judged(name, path).accepted  # nor does it need a sample
 
 
+def test_each_thing_that_is_wrong_with_a_column_is_told(tmp_path: Path) -> None:
+    rows = rows_of("rsna2021")
+    for row, spoilt in zip(rows, ["nan", "1.42", "", "0.5"], strict=False):
+        row[1] = spoilt
+    path = tmp_path / "s.csv"
+    path.write_text(text_of("rsna2021", rows))
+    assert rules(judged("rsna2021", path)) == ["empty_values", "nan", "range"]
+
+
 # What is done to good rows, and to good text, and the rule that must name it.
 
 
