@@ -323,7 +323,7 @@ def _match(layout: Layout, root: Path, pattern: str, *, loose: bool) -> pd.DataF
             series = values.pop("series", layout.series)
             row = found.setdefault(tuple(values.values()), {**values, "path": None, "all": []})
             row["all"].append(series)
-            if series == layout.series:
+            if series == layout.series and not (loose and _is_empty(root / hit)):
                 row["path"] = hit
     if not found and loose and "{label}/" in pattern:
         return _match(layout, root, pattern.replace("{label}/", ""), loose=False)
@@ -335,6 +335,11 @@ def _match(layout: Layout, root: Path, pattern: str, *, loose: bool) -> pd.DataF
         rows["mask"] = [patterns.fill(layout.mask, row) for row in found.values()]
         rows = rows[~rows.path.isin(set(rows["mask"]))].reset_index(drop=True)
     return rows.rename(columns={"label": "raw"}).drop(columns="all")
+
+
+def _is_empty(place: Path) -> bool:
+    """Return whether a series is a folder without a file, which is as if it were not there."""
+    return place.is_dir() and not any(place.iterdir())
 
 
 def _frame(found: list[dict[str, Any]]) -> pd.DataFrame:
@@ -402,6 +407,8 @@ def _groups(layout: Layout, rows: pd.DataFrame, where: Path, labels: bool) -> pd
             f"a {layout.group.unit} stands in both training and test rows",
             expected=f"all rows of a {layout.group.unit} in one split",
             received=f"{len(both)} do not: {checks.first(both)}", path=where,
+            remedy="leave these cases out (exclude); or, if one name is several of them, say more "
+            "of it under group in the manifest",
         )  # fmt: skip
     return pd.Series(groups)
 

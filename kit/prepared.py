@@ -235,7 +235,7 @@ class Prepared:
             settings_key(self.settings, *kinds.reads(self.dataset.kind)), workers=self.workers,
             quality=self.settings.jpeg_quality, normaliser=normaliser,
         )  # fmt: skip
-        failures = [*unopened.reason, *unread]
+        failures = list(dict.fromkeys([*unopened.reason, *unread]))  # a study fails slice by slice
         gone = set(items.case_id) - set(found.items.case_id) | set(unopened.case_id)
         self._leave_out(gone, failures)
         return found, failures, gone
@@ -244,9 +244,11 @@ class Prepared:
         """Say which cases are left out, or raise where one may not be, or they are too many."""
         cases = self.cases()
         lost = cases[cases.case_id.isin(gone)]
-        if (lost.split == "test").any():
+        tests = tuple(f"{case}: " for case in lost.case_id[lost.split == "test"])
+        if tests:
+            told = [line for line in failures if line.startswith(tests)]
             raise ImageError(
-                "test cases cannot be read, and none may be left out", received=failures[0],
+                "test cases cannot be read, and none may be left out", received=first(told),
                 path=self.root, remedy="mend or replace the file",
             )  # fmt: skip
         if len(lost) >= UNREADABLE * max(1, int((cases.split != "test").sum())):

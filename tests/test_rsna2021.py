@@ -260,8 +260,18 @@ def test_a_study_cut_off_is_left_out_by_name_and_a_test_study_is_refused(data: P
     with pytest.raises(ImageError, match=f"too many.*{damaged.name}"):  # one of twelve
         opened(data).pixels()
     cut(data / "test" / tests[0] / "T1wCE")
-    with pytest.raises(ImageError, match=f"none may be left out.*{train[0]}"):
+    with pytest.raises(ImageError, match="none may be left out") as caught:
         opened(data).pixels()
+    assert f"{tests[0]}: " in str(caught.value) and f"{train[0]}: " not in str(caught.value)
+
+
+def test_a_test_series_without_a_file_is_missing(data: Path) -> None:
+    _, tests = ids(data)
+    for path in (data / "test" / tests[0] / "T1wCE").iterdir():
+        path.unlink()
+    run = opened(data)
+    assert tests[0] not in set(run.cases().case_id)
+    assert any(line.startswith(f"{tests[0]}: ") for line in run.failures())
 
 
 @pytest.mark.parametrize("what", ["mixed sizes", "empty", "black"])
