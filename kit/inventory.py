@@ -64,10 +64,11 @@ def verify(dataset: Dataset, data: str | Path | None = None, workers: int = 1) -
         workers: Processes that read files.
 
     Returns:
-        One row for each class (what = labels), each file with a sha256 (what = sha256) and each
-        image, series, mask or array file (what = image, series, mask, arrays); columns what, name
-        (the class, or the path from the root), status (good, missing, differs, unreadable, or
-        bad where the cases cannot be listed), bytes (0 for labels), note (what was found).
+        One row for each class (what = labels), each id that the sample submission asks for and
+        that has no image (what = sample), each file with a sha256 (what = sha256) and each image,
+        series, mask or array file (what = image, series, mask, arrays); columns what, name (the
+        class, the id, or the path from the root), status (good, missing, differs, unreadable, or
+        bad where the cases cannot be listed), bytes (0 of what is no file), note (what was found).
         A broken dataset gives rows, never an error.
     """
     try:
@@ -77,6 +78,8 @@ def verify(dataset: Dataset, data: str | Path | None = None, workers: int = 1) -
     try:
         cases = dataset.cases(root=root)
         rows = _label_rows(dataset, cases)
+        lost = dataset.unseen(root, cases)
+        rows += [("sample", case, "missing", 0, line) for case, line in lost.items()]
     except (KitError, OSError) as error:
         cases, rows = None, [("data", dataset.name, "bad", 0, str(error))]
     files = [("sha256", name, digest) for name, digest in dataset.sha256.items()]

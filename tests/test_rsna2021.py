@@ -19,6 +19,7 @@ from kit.challenges import open_run, recipes
 from kit.errors import GroupLeakError, ImageError, MissingDataError, SettingsError
 from kit.finished import predict
 from kit.folds import check_no_leak
+from kit.inventory import verify
 from kit.manifest import load_manifest
 from kit.metrics import auc
 from kit.pipeline import Run
@@ -206,6 +207,14 @@ def test_what_is_asked_for_and_missing_is_named(data: Path) -> None:
     for case, line in zip((unknown, first), sorted(lines, reverse=True), strict=True):
         assert f"{case}: sample_submission.csv asks for it" in line
         assert f"no test/{case}/T1wCE" in line and "same probability" in line
+
+
+def test_what_is_asked_for_and_missing_is_told_by_verify(data: Path) -> None:
+    first, unknown, _ = spoilt(data)
+    found = verify(load_manifest().dataset("rsna2021"), data.parent)
+    lost = found[found.what == "sample"]
+    assert sorted(lost.name) == sorted([first, unknown]) and set(lost.status) == {"missing"}
+    assert set(found.status[found.what != "sample"]) == {"good"}
 
 
 def test_a_study_that_nobody_asks_for_is_named(data: Path) -> None:
