@@ -9,8 +9,8 @@
 # `train/mask/`, `test/SlideNNN.mrxs`, or the drawn stand-in of the same layout. **Outputs.** Two
 # runs, heatmaps, and a checked `submission.csv`.
 #
-# **Run time.** CPU, smoke: 2 min; a tenth of the stand-in (`kit data make help2019 --scale .1`): the
-# kit's recipe 7 min on two cores, the team's longer. GPU, full data: a night; the organisers
+# **Run time.** CPU, smoke: 2 min; a tenth of the stand-in (`kit data make help2019 --scale .1`):
+# the kit's recipe 7 min on two cores, the team's longer. GPU, full data: a night; the organisers
 # reckoned with five minutes for each test slide.
 
 # %% tags=["parameters"]
@@ -143,9 +143,9 @@ pd.DataFrame({"planned": (plan["label of slide"] + " slide, " + plan.label).valu
 
 # %% [markdown]
 # ## The team's recipe
-# Three networks that answer for each pixel; rotation, flips and brightness; Adam, and half the rate
-# when the loss stands still for three epochs. A patch scores as the maximum of its centre, 128 x
-# 128, a slide as the maximum of its patches.
+# Three networks that answer for each pixel; rotation (here by any angle), flips and brightness
+# (here milder); Adam, and half the rate when the loss stands still for three epochs. A patch scores
+# as the maximum of its centre, 128 x 128, a slide as the maximum of its patches.
 
 # %%
 from kit.models import build_model
@@ -265,13 +265,13 @@ pd.Series(spent).mul(1000 / len(mine)).to_frame("ms a patch").round(1)
 
 # %% [markdown]
 # ## The second phase
-# **Figure: stain of slides of both phases.** Another hospital's slides, another scanner's. A run is
+# **Figure: slides of both phases.** Below: another hospital's slides, another scanner's. A run is
 # finished; new slides are only predicted (`kit predict`).
 
 # %%
 later = team.root / "phase2" / CHALLENGE / "test"
-paths = [team.root / path for path in known.path[:5]] + sorted(later.glob("*.mrxs"))[:5]
-figures.stain_by_slide([open_slide(path) for path in paths])
+paths = [team.root / path for path in known.path[:4]] + sorted(later.glob("*.mrxs"))[:4]
+figures.mosaic([open_slide(path) for path in paths], columns=4)
 
 # %% [markdown]
 # Here the stand-in's answers serve. The interval is that of few slides: it says how little a
@@ -284,7 +284,7 @@ answers, rows = pd.read_csv(team.root / "answers.csv").set_index("case_id").labe
 for name, run in runs.items():
     run.submission()  # the last of its files: it is finished
     own = run.scored().table
-    new = finished.predict(run.out, later.parents[1], run.out.with_name(f"phase2-{name}.csv"))
+    new = finished.predict(run.out, later.parents[1], run.out.parent / "phase2" / f"{name}.csv")
     true = {"out of fold": own.y_true, "phase 2": answers[new.case_id]}
     for part, scored in (("out of fold", own), ("phase 2", new)):
         found = evaluate(true[part], scored[high].to_numpy(), threshold=0.5, positive=data.positive)

@@ -7,8 +7,8 @@
 # **Inputs.** `train/<id>/<series>/Image-N.dcm`, `train_labels.csv` and `sample_submission.csv`, or
 # the drawn stand-in of the same layout. **Outputs.** Three runs and a checked `submission.csv`.
 #
-# **Run time.** CPU, smoke: 2 min; a tenth of the stand-in (`kit data make rsna2021 --scale .1`): the
-# kit's recipe 2 min on two cores. GPU, full data: an hour, most of it reading.
+# **Run time.** CPU, smoke: 2 min; a tenth of the stand-in (`kit data make rsna2021 --scale .1`):
+# the kit's recipe 2 min on two cores. GPU, full data: an hour, most of it reading.
 
 # %% tags=["parameters"]
 CHALLENGE = "rsna2021"

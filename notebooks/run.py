@@ -6,6 +6,7 @@ where the data are not here. Executed copies and one HTML page of them all go to
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -172,4 +173,6 @@ def _finish(executed: Sequence[Path]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("numbers", nargs="*", help="such as 10; without any, 00 to 08 in order")
+    sys.exit(main(*parser.parse_args().numbers))
