@@ -14,7 +14,7 @@ NARROW = 1e-3
 """Probabilities that lie closer together than this are one value with noise."""
 ALONE, OF = 0.99, 100
 """A value that as many of at least so many cases share is all that a column says."""
-FEW = 20  # labels of fewer cases may well all be of one class
+FEW = 20  # fewer cases may well all have one label, or all but one the same value
 GRID = 0.1  # what votes were rounded to, in the challenges that the kit knows
 KINDS, MANY = 11, 30  # no more different values in at least so many cases are votes too
 TIED, SOME, LEAST = 0.5, 0.05, 10
@@ -48,7 +48,8 @@ def _of_numbers(values: pd.Series, name: str) -> list[Finding]:
         return [Finding("constant", f"column {name} is constant", "a value for each case",
                         values.iloc[0])]  # fmt: skip
     most = values.value_counts(normalize=True).iloc[0]
-    if values.max() - values.min() < NARROW or (n >= OF and most >= ALONE):
+    alone = n >= FEW and (1 - most) * n <= max(1, (1 - ALONE) * n) + 1e-9  # all but one, or 1 %
+    if values.max() - values.min() < NARROW or alone:
         return [Finding("almost_constant", f"column {name} is almost constant",
                         received=f"{values.min():.6g} to {values.max():.6g}, "
                         f"{most:.0%} of the cases share one value")]  # fmt: skip

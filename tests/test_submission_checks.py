@@ -120,6 +120,14 @@ def test_each_thing_that_is_wrong_with_a_column_is_told(tmp_path: Path) -> None:
     assert rules(judged("rsna2021", path)) == ["empty_values", "nan", "range"]
 
 
+def test_one_value_for_all_but_one_of_a_small_test_set_is_almost_constant(tmp_path: Path) -> None:
+    rows = [[i, "0.5"] for i, _ in rows_of("rsna2021", 87)]
+    rows[3][1] = "0.7"
+    path = tmp_path / "s.csv"
+    path.write_text(text_of("rsna2021", rows))
+    assert rules(judged("rsna2021", path)) == ["almost_constant"]
+
+
 # What is done to good rows, and to good text, and the rule that must name it.
 
 
