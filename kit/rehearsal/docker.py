@@ -112,7 +112,8 @@ class Container:
     def fail(self) -> str:
         """Damage a slide: it is named, has the stated score, and the file is complete."""
         case = str(self.scene.answers.case_id.iloc[0])
-        broken = next(path for path in self.inputs.rglob("*") if path.stem == case)
+        cases = self.scene.challenge.dataset.cases(labels=False, root=self.inputs)
+        broken = self.inputs / cases.set_index("case_id").path[case]
         broken.write_bytes(DAMAGE)
         done = self._inference()
         self.scene.score(self.answer)  # raises where a case is missing
