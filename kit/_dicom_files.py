@@ -62,9 +62,14 @@ def read(path: Path, *, pixels: bool = True) -> list[Frame]:
     import pydicom
 
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=not pixels)
-    except Exception as error:  # a cut header raises whatever its bytes happen to say
+        return _frames(pydicom.dcmread(path, stop_before_pixels=not pixels), path, pixels=pixels)
+    except ImageError:
+        raise
+    except Exception as error:  # a cut header raises whatever its bytes happen to say, and when
         raise ImageError("not a readable DICOM file", received=str(error), path=path) from error
+
+
+def _frames(data: Any, path: Path, *, pixels: bool) -> list[Frame]:
     if data.get("SamplesPerPixel", 1) != 1:
         raise ImageError(
             "not a grey DICOM image", expected="one sample per pixel",

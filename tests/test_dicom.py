@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,17 @@ def test_a_file_cut_off_is_refused_by_name(tmp_path: Path, share: float) -> None
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ImageError, match=r"cut\.dcm"):
         read_series(path)
+
+
+def test_a_header_cut_at_any_byte_is_no_other_error(tmp_path: Path) -> None:
+    path = slice_file(tmp_path / "cut.dcm", np.zeros((4, 4)), ImagePositionPatient=[1, 2, 3])
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(ImageError, match=r"cut\.dcm"):
+            read_series(path)
+        with contextlib.suppress(ImageError):  # what stands before the cut may be a whole header
+            look(path)
 
 
 def test_nothing_and_what_is_no_dicom_are_refused(tmp_path: Path) -> None:
