@@ -309,3 +309,10 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise KitError(f"the folder cannot be written ({error.strerror})", path=folder,
                        remedy="free some space, or choose another") from error  # fmt: skip
+
+
+def holds_files(folder: Path) -> bool:
+    """Return whether a folder is there and holds a file, hidden ones aside."""
+    return folder.is_dir() and any(
+        path.is_file() and not path.name.startswith(".") for path in folder.iterdir()
+    )

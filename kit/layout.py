@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 from kit import checks, patterns
 from kit.errors import GroupLeakError, MissingDataError, TableError
-from kit.files import read_text_table
+from kit.files import holds_files, read_text_table
 
 PLACES = ("case_id", "label", "group", "series")
 TRAIN = ("train", "training", "val", "valid", "validation", "dev", "")
@@ -323,7 +323,8 @@ def _match(layout: Layout, root: Path, pattern: str, *, loose: bool) -> pd.DataF
             series = values.pop("series", layout.series)
             row = found.setdefault(tuple(values.values()), {**values, "path": None, "all": []})
             row["all"].append(series)
-            if series == layout.series and not (loose and _is_empty(root / hit)):
+            bare = loose and layout.kind == "dicom" and not holds_files(root / hit)
+            if series == layout.series and not bare:
                 row["path"] = hit
     if not found and loose and "{label}/" in pattern:
         return _match(layout, root, pattern.replace("{label}/", ""), loose=False)
@@ -335,11 +336,6 @@ def _match(layout: Layout, root: Path, pattern: str, *, loose: bool) -> pd.DataF
         rows["mask"] = [patterns.fill(layout.mask, row) for row in found.values()]
         rows = rows[~rows.path.isin(set(rows["mask"]))].reset_index(drop=True)
     return rows.rename(columns={"label": "raw"}).drop(columns="all")
-
-
-def _is_empty(place: Path) -> bool:
-    """Return whether a series is a folder without a file, which is as if it were not there."""
-    return place.is_dir() and not any(place.iterdir())
 
 
 def _frame(found: list[dict[str, Any]]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from kit import images, volumes
 from kit.checks import first
 from kit.dicom import middle_slices
 from kit.errors import SettingsError
+from kit.files import holds_files
 from kit.manifest import Dataset
 from kit.settings import Settings, defaults
 
@@ -74,7 +75,7 @@ def beside(dataset: Dataset, settings: Settings, place: Path) -> list[Path]:
     if settings.channels != "series":
         return []
     others = [place.parent / name for name in dataset.all_series if name != place.name]
-    return [other for other in others if other.is_dir()]
+    return [other for other in others if holds_files(other)]
 
 
 def cautions(planned: pd.DataFrame | None) -> list[str]:

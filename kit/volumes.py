@@ -12,6 +12,7 @@ import numpy as np
 from kit.checks import choice
 from kit.dicom import Series, look, read_series, to_uint8
 from kit.errors import ImageError
+from kit.files import holds_files
 
 SCALINGS = ("maximum", "window", "percentile")
 WHITE = 99.5  # the percentile of a series' values that becomes white
@@ -147,7 +148,7 @@ def study_slices(
         place = folder.parent / name
         if name == folder.name:
             found.append(own)
-        elif not place.is_dir():
+        elif not holds_files(place):
             found.append(np.zeros_like(own))
         else:
             other = read_series(place)
@@ -175,7 +176,7 @@ def notes(folder: Path, channels: str = "slice", names: Sequence[str] = ()) -> t
     if channels == "series":
         for name in names:
             place = folder.parent / name
-            if not place.is_dir():
+            if not holds_files(place):
                 said.append(f"{name}: not there, its channel is black")
             elif name != folder.name:
                 said += [f"{name}: {text}" for text in look(place)[1]]

@@ -274,13 +274,20 @@ def test_a_study_cut_off_is_left_out_by_name_and_a_test_study_is_refused(data: P
     assert f"{tests[0]}: " in str(caught.value) and f"{train[0]}: " not in str(caught.value)
 
 
-def test_a_test_series_without_a_file_is_missing(data: Path) -> None:
+@pytest.mark.parametrize("series", ["T1wCE", "FLAIR"])
+def test_a_test_series_without_a_file_is_missing(data: Path, series: str) -> None:
     _, tests = ids(data)
-    for path in (data / "test" / tests[0] / "T1wCE").iterdir():
+    folder = data / "test" / tests[0] / series
+    for path in folder.iterdir():
         path.unlink()
+    (folder / ".DS_Store").touch()
     run = opened(data)
-    assert tests[0] not in set(run.cases().case_id)
-    assert any(line.startswith(f"{tests[0]}: ") for line in run.failures())
+    own = series == "T1wCE"
+    assert (tests[0] in set(run.cases().case_id)) is not own
+    assert any(line.startswith(f"{tests[0]}: ") for line in run.failures()) is own
+    plan = run.patches()
+    noted = plan[plan.case_id == tests[0]].notes
+    assert own or "FLAIR: not there, its channel is black" in noted.iloc[0]
 
 
 @pytest.mark.parametrize("what", ["mixed sizes", "empty", "black"])

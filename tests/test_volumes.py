@@ -130,9 +130,10 @@ def test_notes_name_the_series_that_is_odd(tmp_path: Path) -> None:
     series(tmp_path / "A", [0, 1, 2])
     series(tmp_path / "B", [0, 1, 2, 9])
     assert notes(tmp_path / "A", "series", ("A", "B"))[1].startswith("B: gap of 7 between")
-    (tmp_path / "E").mkdir()
-    with pytest.raises(ImageError, match=r"no DICOM file.*E"):
-        notes(tmp_path / "A", "series", ("A", "E"))
+    (tmp_path / "E").mkdir()  # as if it were not there
+    assert notes(tmp_path / "A", "series", ("A", "E")) == (
+        3, "E: not there, its channel is black",
+    )  # fmt: skip
 
 
 @pytest.mark.real_data
