@@ -31,12 +31,13 @@ def of_ids(found: pd.Series, expected: Sequence[str] | None, *, ordered: bool) -
         expected: The ids demanded, each once; None: they are not known.
         ordered: Whether their order is demanded too.
     """
-    for rule, what, bad in (
-        ("empty_ids", "ids are empty", found[found.str.strip() == ""].index + 1),
-        ("doubled_ids", "doubled ids", found[found.duplicated()].unique()),
-    ):
+    for rule, what, bad, remedy in (
+        ("empty_ids", "ids are empty", found[found.str.strip() == ""].index + 1, "write them"),
+        ("doubled_ids", "doubled ids", found[found.duplicated()].unique(),
+         "one row a case: join a case's rows by the mean of its probabilities"),
+    ):  # fmt: skip
         if len(bad):
-            return [Finding(rule, what, "each id once", first(bad))]
+            return [Finding(rule, what, "each id once", first(bad), remedy=remedy)]
     blank = found[found != found.str.strip()]
     if len(blank):
         return [Finding("form_of_ids", "ids have blanks around them",
@@ -51,7 +52,7 @@ def of_ids(found: pd.Series, expected: Sequence[str] | None, *, ordered: bool) -
         at = next(n for n, pair in enumerate(zip(found, expected, strict=True)) if len({*pair}) > 1)
         return [Finding("order_of_ids", "ids stand in another order",
                         f"{expected[at]} as case {at + 1}", found.iloc[at],
-                        "sort the rows as the sample's")]  # fmt: skip
+                        remedy="sort the rows as the sample's")]  # fmt: skip
     return []
 
 
@@ -61,7 +62,7 @@ def _other_ids(missing: list[str], strange: list[str], expected: Sequence[str]) 
     return Finding(
         "form_of_ids" if why else rule, "ids do not match", f"{len(set(expected))} cases",
         f"{len(missing)} missing ({first(missing)}), {len(strange)} unknown ({first(strange)})",
-        why,
+        remedy=why or "one row for each case that is demanded, and none for others",
     )  # fmt: skip
 
 
@@ -82,8 +83,14 @@ def of_values(rows: pd.DataFrame, style: Format, classes: Sequence[str]) -> list
         sums = rows[style.numbers(classes)].astype(float).sum(axis=1)
         off = (sums - 1).abs() > SUM
         if off.any():
-            found.append(Finding("sums", "the probabilities of a case must sum to 1",
-                                 received=first(sums[off].round(4))))  # fmt: skip
+            found.append(
+                Finding(
+                    "sums",
+                    "the probabilities of a case must sum to 1",
+                    received=first(sums[off].round(4)),
+                    remedy="divide each row by its sum, or give the softmax",
+                )
+            )
     return found
 
 
@@ -97,7 +104,7 @@ def _of_numbers(column: pd.Series) -> list[Finding]:
         ("empty_values", text == "", "give each case a value"),
         ("nan", nan, "give each case a value"),
         ("no_number", values.isna(), _comma(text)),
-        ("infinite", values.abs() == np.inf, None),
+        ("infinite", values.abs() == np.inf, "a network diverged: look at its losses"),
         ("range", ~values.between(0, 1), _scale(values)),
     ):
         new = bad & ~told
@@ -108,8 +115,9 @@ def _of_numbers(column: pd.Series) -> list[Finding]:
     return found
 
 
-def _comma(text: pd.Series) -> str | None:
-    return "write a decimal point" if text.str.fullmatch(r"-?\d+,\d+").any() else None
+def _comma(text: pd.Series) -> str:
+    comma = text.str.fullmatch(r"-?\d+,\d+").any()
+    return "write a decimal point" if comma else "give each case a number"
 
 
 def _scale(values: pd.Series) -> str:
@@ -122,12 +130,12 @@ def _of_labels(column: pd.Series, style: Format, classes: Sequence[str]) -> list
     known = style.labels(classes)
     if (column.str.strip() == "").any():
         return [Finding("empty_values", "unknown labels: a case has none", ", ".join(known),
-                        "an empty cell")]  # fmt: skip
+                        "an empty cell", remedy="give each case one")]  # fmt: skip
     unknown = sorted(set(column) - set(known))
     if not unknown:
         return []
     numbers = pd.to_numeric(column, errors="coerce")
-    rule, remedy = "unknown_labels", None
+    rule, remedy = "unknown_labels", "write one of them for each case"
     if set(unknown) <= set(classes):
         remedy = "write the codes: " + ", ".join(f"{a} = {b}" for a, b in style.codes)
     elif numbers.between(0, 1).all() and (numbers % 1 > 0).any():
@@ -135,4 +143,4 @@ def _of_labels(column: pd.Series, style: Format, classes: Sequence[str]) -> list
     elif set(column.str.replace(r"\.0+$", "", regex=True).str.strip()) <= set(known):
         remedy = "write whole numbers without blanks and decimals"
     return [Finding(rule, "unknown labels", ", ".join(sorted(known)), first(unknown),
-                    remedy)]  # fmt: skip
+                    remedy=remedy)]  # fmt: skip

@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,8 @@ MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
 SEPARATORS = ",;\t| "
+DECIMAL = re.compile(r"[;\t| ]-?\d+,\d+$")
+AGAIN = "write it again: kit run or kit predict"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Finding:
     what: str
     expected: object = None
     received: object = None
-    remedy: str | None = None
+    _: KW_ONLY
+    remedy: str
     level: Literal["error", "warning"] = "error"
 
     def error(self, path: Path | None = None) -> SubmissionError:
@@ -101,8 +104,8 @@ def read(
         raise SubmissionError("cannot be read", received=error.strerror, path=path) from error
     if size > LARGEST:
         return None, [Finding("size", "the file is too large for a submission",
-                              f"at most {LARGEST / 1e6:.0f} MB",
-                              f"{size / 1e6:.0f} MB")]  # fmt: skip
+                              f"at most {LARGEST / 1e6:.0f} MB", f"{size / 1e6:.0f} MB",
+                              remedy="give the file with one line a case")]  # fmt: skip
     text, found = _decoded(content)
     if text is None:
         return None, found
@@ -114,21 +117,29 @@ def read(
 def _decoded(content: bytes) -> tuple[str | None, list[Finding]]:
     """Return the text, None where it is none."""
     if not content.strip():
-        return None, [Finding("empty", "the file is empty")]
+        return None, [Finding("empty", "the file is empty", remedy=AGAIN)]
     mark = next((name for start, name in MARKS.items() if content.startswith(start)), None)
     if mark == "UTF-16" or b"\0" in content:
         return None, [Finding("encoding", "the encoding is not UTF-8", "UTF-8",
-                              mark or "bytes of value 0", "save it as UTF-8")]  # fmt: skip
+                              mark or "bytes of value 0", remedy="save it as UTF-8")]  # fmt: skip
     found = []
     if mark is not None:
-        found.append(Finding("byte_order_mark", "the file begins with a byte order mark",
-                             "UTF-8 without one", mark, "save it as plain UTF-8"))  # fmt: skip
+        found.append(
+            Finding(
+                "byte_order_mark",
+                "the file begins with a byte order mark",
+                "UTF-8 without one",
+                mark,
+                remedy="save it as plain UTF-8",
+            )
+        )
     try:
         return content.decode("utf-8-sig"), found
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         return None, [Finding("encoding", "the encoding is not UTF-8", "UTF-8",
-                              f"{error.reason} in line {line}", "save it as UTF-8")]  # fmt: skip
+                              f"{error.reason} in line {line}",
+                              remedy="save it as UTF-8")]  # fmt: skip
 
 
 def _line_ends(text: str) -> list[Finding]:
@@ -136,9 +147,11 @@ def _line_ends(text: str) -> list[Finding]:
     if "\r" in text:
         which = "CRLF" if "\r\n" in text else "CR"
         found.append(Finding("line_ends", f"line ends are {which}", "LF",
-                             f"{text.count(chr(13))} of {which}", "save it with LF"))  # fmt: skip
+                             f"{text.count(chr(13))} of {which}",
+                             remedy="save it with LF"))  # fmt: skip
     if not text.endswith(("\n", "\r")):
-        found.append(Finding("last_line", "the last line has no end: it may be cut short"))
+        found.append(Finding("last_line", "the last line has no end: it may be cut short",
+                             remedy="look whether it is whole, and end it with LF"))  # fmt: skip
     return found
 
 
@@ -150,27 +163,43 @@ def _parsed(
     try:
         lines = _split(text, style.separator)
     except csv.Error as error:
-        return None, [Finding("no_table", "not a table", received=error)]
+        return None, [Finding("no_table", "not a table", received=error, remedy=AGAIN)]
     start = 1
     if style.header:
         wrong = _header(lines.pop(0), names, style, classes)
         start = 2
     else:
         wrong = _unasked_header(lines)
-    other = _separator(text, names, style.separator)
-    if other or wrong:
-        return None, other or wrong
+    wrong = _separator(text, names, style.separator) or wrong
     for number, line in enumerate(lines, start):
-        if not line:
-            return None, [Finding("blank_lines", f"line {number} is empty", "a case in each line")]
-        if len(line) != len(names):
-            return None, [Finding(
-                "columns", f"line {number} is cut short or too long",
-                f"{len(names)} values: {', '.join(names)}", len(line),
-            )]  # fmt: skip
+        wrong = wrong or _line(number, line, names, style, classes)
+    if wrong:
+        return None, wrong
     if not lines:
-        return None, [Finding("empty", "there are no rows", "a line for each case")]
+        return None, [Finding("empty", "there are no rows", "a line for each case", remedy=AGAIN)]
     return pd.DataFrame(lines, columns=names, dtype=str), []
+
+
+def _line(
+    number: int, line: list[str], names: list[str], style: Format, classes: Sequence[str]
+) -> list[Finding]:
+    """Return why a line is no case."""
+    if not line:
+        return [Finding("blank_lines", f"line {number} is empty", "a case in each line",
+                        remedy="delete it")]  # fmt: skip
+    if style.header and line == names:
+        return [Finding("header", f"the header stands again in line {number}", "it once, in line 1",
+                        remedy="delete it: two files may have been put together")]  # fmt: skip
+    surplus = len(line) - len(names)
+    expected = f"{len(names)} values: {', '.join(names)}"
+    if surplus == 0:
+        return []
+    halves = line[len(line) - 2 * surplus :]
+    if surplus == len(style.numbers(classes)) and all(half.isdigit() for half in halves):
+        return [Finding("decimal_comma", f"line {number} has decimal commas", expected,
+                        ",".join(line), remedy="write decimal points")]  # fmt: skip
+    return [Finding("columns", f"line {number} is cut short or too long", expected, len(line),
+                    remedy="write the file again: rows may be lost or run together")]  # fmt: skip
 
 
 def _split(text: str, separator: str) -> list[list[str]]:
@@ -190,7 +219,8 @@ def _header(
         what = "wrong header: the columns stand in another order"
     elif len(line) == len(names) and _is_data(line, style, classes):
         what = "wrong header: there is none"
-    return [Finding("header", what, expected, received)]
+    return [Finding("header", what, expected, received,
+                    remedy="write line 1 as expected, and the columns in that order")]  # fmt: skip
 
 
 def _unasked_header(lines: list[list[str]]) -> list[Finding]:
@@ -200,7 +230,7 @@ def _unasked_header(lines: list[list[str]]) -> list[Finding]:
     if len(names) < 2 or numbers or (rest and rest[0] and _shape(rest[0][0]) == _shape(names[0])):
         return []
     return [Finding("header", "a header where none is asked for", "the first case in line 1",
-                    ",".join(names), "delete line 1")]  # fmt: skip
+                    ",".join(names), remedy="delete line 1")]  # fmt: skip
 
 
 def _shape(name: str) -> str:
@@ -222,13 +252,18 @@ def is_number(text: str) -> bool:
 
 
 def _separator(text: str, names: list[str], right: str) -> list[Finding]:
-    """Return that another separator makes the table, where the right one leaves one column."""
+    """Return that another separator makes the table.
+
+    The right one then leaves one column, or stands in numbers alone, as decimal comma.
+    """
     lines = text.splitlines()
-    if any(right in line for line in lines):
+    comma = right == "," and all(DECIMAL.search(line) for line in lines[1:] or lines)
+    if not comma and any(right in line for line in lines):
         return []
     for other in SEPARATORS.replace(right, ""):
         if all(line.count(other) == len(names) - 1 for line in lines):
-            return [Finding("separator", "wrong separator", repr(right), repr(other))]
+            return [Finding("separator", "wrong separator", repr(right), repr(other),
+                            remedy=f"write {right!r}, and decimal points")]  # fmt: skip
     return []
 
 

@@ -105,7 +105,7 @@ def stand_in(path: Path, made: Made | None) -> list[Finding]:
         return []
     return [Finding("stand_in", "a run on stand-in data made it", "real data",
                     f"the mark {MARK} of {made.out if made else folder}",
-                    "give `kit run` the challenge's data: --data DIR")]  # fmt: skip
+                    remedy="give `kit run` the challenge's data: --data DIR")]  # fmt: skip
 
 
 def compare(rows: pd.DataFrame, made: Made, challenge: Challenge) -> list[Finding]:
@@ -150,7 +150,7 @@ def _moved(likeness: float) -> Finding:
     return Finding(
         "other_cases", "the run's values stand at other cases", "each value at its own id",
         f"the same values in another order, rank correlation {likeness:.2f}",
-        "join by the id: rows were copied by position",
+        remedy="join by the id: rows were copied by position",
     )  # fmt: skip
 
 
@@ -160,12 +160,12 @@ def _other_labels(labels: pd.Series, own: pd.Series, challenge: Challenge) -> li
         return []
     if apart == len(labels) >= FEW and len(challenge.dataset.classes) == 2:
         return [Finding("other_class", "each label is the other class", "the run's labels",
-                        "all exchanged", "look at the codes of the classes")]  # fmt: skip
+                        "all exchanged", remedy="look at the codes of the classes")]  # fmt: skip
     return [_differs(f"{apart} of {len(labels)} labels differ")]
 
 
 def _differs(how: str) -> Finding:
     return Finding(
         "not_of_the_run", "not what the run wrote", "the run's own values", how,
-        "nothing to do for an ensemble or another threshold", "warning",
+        remedy="nothing to do for an ensemble or another threshold", level="warning",
     )  # fmt: skip

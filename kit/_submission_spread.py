@@ -46,21 +46,23 @@ def _of_numbers(values: pd.Series, name: str) -> list[Finding]:
         return []
     if kinds == 1:
         return [Finding("constant", f"column {name} is constant", "a value for each case",
-                        values.iloc[0])]  # fmt: skip
+                        values.iloc[0],
+                        remedy="look at the network: it says the same of all")]  # fmt: skip
     most = values.value_counts(normalize=True).iloc[0]
     alone = n >= FEW and (1 - most) * n <= max(1, (1 - ALONE) * n) + 1e-9  # all but one, or 1 %
     if values.max() - values.min() < NARROW or alone:
         return [Finding("almost_constant", f"column {name} is almost constant",
                         received=f"{values.min():.6g} to {values.max():.6g}, "
-                        f"{most:.0%} of the cases share one value")]  # fmt: skip
+                        f"{most:.0%} of the cases share one value",
+                        remedy="look at the network: it says the same of all")]  # fmt: skip
     votes = values.isin([0, 1]).all() or (n >= MANY and kinds <= KINDS)
     tenths = values / GRID
     if votes or (n >= LEAST and np.abs(tenths - tenths.round()).max() < 1e-9):
         return [Finding("hard_votes", f"column {name} holds votes, not probabilities",
                         "a probability with all its digits",
                         f"{kinds} different values: {first(sorted(values.unique()))}",
-                        "submit the mean of the networks' probabilities: votes are ties, and "
-                        "an AUC loses by them")]  # fmt: skip
+                        remedy="submit the mean of the networks' probabilities: votes are ties, "
+                        "and an AUC loses by them")]  # fmt: skip
     return _ties(values, name)
 
 
@@ -72,8 +74,8 @@ def _ties(values: pd.Series, name: str) -> list[Finding]:
     return [Finding(
         "ties", f"column {name} has ties", "a value of its own for each case",
         f"{share:.0%} of the cases share theirs, {common.iloc[0]} that of {common.index[0]:.6g}",
-        "a maximum saturates: rank by a percentile or a mean, and round no digits off",
-        "error" if share > TIED else "warning",
+        remedy="a maximum saturates: rank by a percentile or a mean, and round no digits off",
+        level="error" if share > TIED else "warning",
     )]  # fmt: skip
 
 
@@ -123,6 +125,6 @@ def other_shares(labels: Sequence[str], oof: Sequence[str]) -> list[Finding]:
 def _moved(expected: str, received: str) -> Finding:
     return Finding(
         "distribution", "the values lie elsewhere than out of fold", expected, received,
-        "other patients, or another preparation of the images than in training: look at them",
-        "warning",
+        remedy="look at the images: other patients, or another preparation than in training",
+        level="warning",
     )  # fmt: skip

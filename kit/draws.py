@@ -98,6 +98,35 @@ def draw(
     return _epoch(plan, rows[np.concatenate([np.empty(0, np.int64), *picked])])
 
 
+def in_ratio(
+    plan: pd.DataFrame, cases: pd.DataFrame, *, seed: int, positive: str = "tumour"
+) -> pd.DataFrame:
+    """Draw as many patches as there are in the ratio of `HELP`: the scarcest kind decides.
+
+    A kind that has no patch at all is left out of the ratio, and the log says so.
+
+    Args:
+        plan: Patches table: case_id, label.
+        cases: case_id, label.
+        seed: Of the draw.
+        positive: Name of the positive class, in both.
+
+    Returns:
+        See `draw`.
+    """
+    part, names = _parts(plan, "kind", cases, positive)
+    held = dict(zip(names, np.bincount(part[part >= 0], minlength=len(names)), strict=True))
+    absent = [name for name, count in held.items() if not count]
+    if absent:
+        log.warning("no patches of this kind, the ratio is of the others: %s", ", ".join(absent))
+    ratio = {name: 0 if name in absent else share for name, share in HELP.items()}
+    most = min((held[name] / share for name, share in ratio.items() if share), default=0.0)
+    n = int(most * sum(ratio.values()))
+    if not n:
+        return plan.assign(repeat=0)
+    return draw(plan, n=n, by="kind", ratio=ratio, cases=cases, seed=seed, positive=positive)
+
+
 def spread(plan: pd.DataFrame, *, per_slide: int, seed: int) -> pd.DataFrame:
     """Choose the patches to predict: at most `per_slide` of a slide, uniform, labels unseen.
 

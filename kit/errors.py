@@ -38,7 +38,7 @@ class KitError(Exception):
             value = getattr(self, name)
             if value is not None:
                 parts.append(f"{'File' if name == 'path' else name.capitalize()}: {value}")
-        line = " ".join(part.rstrip(".") + "." for part in parts)
+        line = " ".join(part if part.endswith("?") else part.rstrip(".") + "." for part in parts)
         return " ".join(piece for piece in line.splitlines() if piece)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -215,7 +215,7 @@ def _of_run(
             lost |= dict(zip(unopened.case_id, unopened.reason, strict=True))
             return _of_slides(run, stage, cases, plan, lost, maps, failed)
         load_backend(run.settings.threads)
-        items = kinds.items(cases, plan, run.settings)
+        items = kinds.items(cases, plan, run.settings, positive=run.dataset.positive)
         pixels, failures = store.build(
             place, items, kinds.reader(run.dataset, root, run.settings, items), "later",
             workers=workers,

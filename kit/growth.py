@@ -108,7 +108,9 @@ def rates(
             of_stub, each = _timed(lambda: _plan(one, dataset, folder, settings, folder / "stub"))
             plan, planned = of_stub, float(len(of_stub))
         row = _bytes(plan, folder / "plan.parquet")
-        items = kinds.items(cases, own, settings, streamed=True).head(PATCHES)
+        items = kinds.items(
+            cases, own, settings, streamed=True, positive=dataset.positive
+        ).head(PATCHES)  # fmt: skip
         reader = kinds.reader(data, place, settings, items)
         _, read = _timed(lambda: reader(items))
         (kept, _), keep = _timed(lambda: store.build(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kit import synthetic
 from kit.errors import KitError, MissingDataError
 from kit.files import sha256
 from kit.jobs import Job, run
@@ -77,7 +78,7 @@ def verify(dataset: Dataset, data: str | Path | None = None, workers: int = 1) -
         return _table([("data", dataset.name, "missing", 0, str(error))])
     try:
         cases = dataset.cases(root=root)
-        rows = _label_rows(dataset, cases)
+        rows = _label_rows(dataset, cases, drawn=synthetic.drawn(root))
         lost = dataset.unseen(root, cases)
         rows += [("sample", case, "missing", 0, line) for case, line in lost.items()]
     except (KitError, OSError) as error:
@@ -104,12 +105,15 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "name", "status", "bytes", "note"])
 
 
-def _label_rows(dataset: Dataset, cases: pd.DataFrame) -> list[Row]:
+def _label_rows(dataset: Dataset, cases: pd.DataFrame, *, drawn: bool) -> list[Row]:
+    """Return the row of each class; drawn cases are as many as were asked for."""
     rows: list[Row] = []
     for name, n in _counts(dataset, cases).items():
         note = f"{n} training cases in {cases.group[cases.label.eq(name)].nunique()} groups"
         status, expected = GOOD, (dataset.counts or {}).get(name, n if not dataset.counts else 0)
-        if n != expected:
+        if n != expected and drawn:
+            note = f"{note}; drawn data, the real have {expected}"
+        elif n != expected:
             status, note = "differs", f"{note}, expected {expected}"
         rows.append(("labels", name, status, 0, note))
     return rows

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kit import fundus, images, jobs, slides, studies
-from kit.draws import draw, spread
+from kit.draws import draw, in_ratio, spread
 from kit.errors import ImageError, SettingsError
 from kit.files import FileIndex, fingerprint
 from kit.manifest import Dataset
@@ -97,8 +97,9 @@ def _planned(
 
 
 def items(
-    cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings, *, streamed: bool = False
-) -> pd.DataFrame:
+    cases: pd.DataFrame, plan: pd.DataFrame | None, settings: Settings, *, streamed: bool = False,
+    positive: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Return the images to keep: `case_id, path, label, group, split, key, train, predict`.
 
     What is predicted is chosen without a look at labels; what is learnt from is balanced. Labels
@@ -109,7 +110,16 @@ def items(
         plan: The patches table; None where a case is one image.
         settings: How much of a case is learnt from and predicted.
         streamed: Whether cases are predicted from their files: only what is learnt from is kept.
+        positive: The positive class, for `draw=kind`.
+
+    Raises:
+        SettingsError: `draw=kind`, and the cases are no slides of two classes.
     """
+    if settings.draw == "kind" and (positive is None or plan is None or "tumour" not in plan):
+        raise SettingsError(
+            "patches are drawn by kind of slides of two classes", received="draw=kind",
+            expected="slides with a positive class", remedy="--set draw=slide",
+        )  # fmt: skip
     cases = taught(cases)
     if plan is None:
         free = [name for name in ("index", "part") if name in cases]
@@ -123,8 +133,10 @@ def items(
     label = plan.label.where(own, plan.case_id.map(owner.label))
     learnt = plan.assign(label=label)[plan.case_id.map(owner.split) == "train"]
     choose = draw if "tumour" in plan else spread  # a study's slices are all of one class
-    learnt = choose(learnt, per_slide=settings.patches_per_slide, seed=seed)[[*place, "label"]]
-    table = learnt.assign(train=True)
+    learnt = choose(learnt, per_slide=settings.patches_per_slide, seed=seed)
+    if settings.draw == "kind" and positive is not None:
+        learnt = in_ratio(learnt, cases, positive=positive, seed=seed)
+    table = learnt[[*place, "label"]].assign(train=True)
     if not streamed:
         predicted = to_predict(plan, settings)[place].assign(predict=True)
         table = table.merge(predicted, on=place, how="outer")

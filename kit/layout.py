@@ -198,9 +198,22 @@ def _listed_rows(layout: Layout, root: Path, labels: bool) -> pd.DataFrame:
             rows = _joined(rows, lines, root)
     if layout.test.pattern is not None:
         more = _match(layout, root, layout.test.pattern, loose=True).assign(test=True)
+        _check_folders(layout, more, root)
         more["case_id"] = _unique(more.case_id, more.path, set(rows.case_id))
         rows = pd.concat([rows, more], ignore_index=True) if len(rows) else more
     return rows.astype({"test": bool, "listed": bool})
+
+
+def _check_folders(layout: Layout, tests: pd.DataFrame, root: Path) -> None:
+    """Raise if test cases lie in a folder that is no class where the pattern has its {label}."""
+    known = layout.labels or layout.classes
+    strange = [] if "raw" not in tests else sorted(set(tests.raw.dropna()) - set(known))
+    if strange:
+        raise TableError(
+            f"test cases lie in folders that are no class: {checks.first(strange)}", path=root,
+            expected=", ".join(known), received=layout.test.pattern,
+            remedy="name the folders as the classes, or lay the cases side by side without any",
+        )  # fmt: skip
 
 
 def _lines(layout: Layout, root: Path, labels: bool) -> pd.DataFrame | None:
@@ -322,6 +335,12 @@ def _match(layout: Layout, root: Path, pattern: str, *, loose: bool) -> pd.DataF
         if layout.kind == "dicom" or (root / hit).is_file():
             series = values.pop("series", layout.series)
             row = found.setdefault(tuple(values.values()), {**values, "path": None, "all": []})
+            if series in row["all"]:
+                raise TableError(
+                    "two files are one case", expected="one file a case",
+                    received=f"{row['path']}, {hit}", path=root,
+                    remedy="take one of them away, or make the manifest's pattern tell them apart",
+                )  # fmt: skip
             row["all"].append(series)
             bare = loose and layout.kind == "dicom" and not holds_files(root / hit)
             if series == layout.series and not bare:

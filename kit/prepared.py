@@ -226,8 +226,9 @@ class Prepared:
         """Return the store, what could not be read, and the cases that are lost by it."""
         cases, unopened = self.cases(), self._planned[1]
         items = kinds.items(
-            cases, self.patches(), self.settings, streamed=self.dataset.kind in kinds.STREAMED
-        )
+            cases, self.patches(), self.settings, streamed=self.dataset.kind in kinds.STREAMED,
+            positive=self.dataset.positive,
+        )  # fmt: skip
         normaliser = kinds.normaliser(self.dataset, self.settings)
         found, unread = store.build(
             self.out / "pixels", items,

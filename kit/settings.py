@@ -69,6 +69,10 @@ class Settings(BaseModel):
         None, ge=1, le=100, description="pixels are kept as JPEG of this quality; None: lossless"
     )
     patches_per_slide: int = Field(128, ge=1, description="most patches of a slide to learn from")
+    draw: Literal["slide", "kind"] = Field(
+        "slide", description="kind: of these, tumour and normal of positive slides and negative "
+        "slides' are drawn 1:1:2 (HeLP)"
+    )  # fmt: skip
     predict_per_slide: int | None = Field(
         None, ge=1, description="most patches of a slide to predict; None: all that are planned"
     )

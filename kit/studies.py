@@ -88,4 +88,5 @@ def cautions(planned: pd.DataFrame | None) -> list[str]:
         return []
     noted = planned[planned.notes != ""].drop_duplicates("case_id")
     lines = [f"{row.case_id} ({row.notes})" for row in noted.itertuples()]
-    return [f"{len(lines)} studies have odd series: {first(lines, 3)}"] if lines else []
+    many = "1 study has" if len(lines) == 1 else f"{len(lines)} studies have"
+    return [f"{many} odd series: {first(lines, 3)}"] if lines else []

@@ -158,7 +158,7 @@ def _form(ids: pd.Series, challenge: Challenge) -> list[Finding]:
         return []
     return [Finding("form_of_ids", "ids are not written as the data's",
                     f"such as {table.id_format.format(12)}", first(bad),
-                    "keep ids as text, with the zeros at their front")]  # fmt: skip
+                    remedy="keep ids as text, with the zeros at their front")]  # fmt: skip
 
 
 def _is_written(name: str, form: str) -> bool:
@@ -207,5 +207,6 @@ def _unknown(ids_from: str, made: Made | None) -> list[Finding]:
         found.append(Finding("run_unknown", "not compared with out-of-fold predictions",
                              remedy="give --run RUN", level="warning"))  # fmt: skip
     elif made.said["compared"].get("smoke"):
-        found.append(Finding("smoke", "a smoke run made it: small settings", level="warning"))
+        found.append(Finding("smoke", "a smoke run made it: small settings",
+                             remedy="kit run without --smoke", level="warning"))  # fmt: skip
     return found

@@ -130,16 +130,18 @@ counts = pd.crosstab([plan["label of slide"], plan.case_id], plan.label)
 counts.sort_values([data.positive, "negative"]).groupby(level=0).head(4)
 
 # %% [markdown]
-# Drawn 1:1:2: of a negative slide 2,000, of a positive one 1,000 of each kind, of one with less
-# tumour all that it has. The share of each kind that an epoch sees (a smoke run draws 24 a slide):
+# Of a negative slide 2,000 are drawn, of a positive one 1,000 of each kind, of one with less tumour
+# all that it has (a smoke run: 24 a slide); of all these as many as there are in the ratio 1:1:2.
 
 # %%
-from kit.draws import draw
+from kit.draws import draw, in_ratio
 
-taken = draw(plan, per_slide=values.patches_per_slide, seed=SEED, positive=data.positive)
-kinds = taken["label of slide"] + " slide, " + taken.label
-pd.DataFrame({"planned": (plan["label of slide"] + " slide, " + plan.label).value_counts(),
-              "drawn": kinds.value_counts()})  # fmt: skip
+capped = draw(plan, per_slide=values.patches_per_slide, seed=SEED, positive=data.positive)
+taken = in_ratio(capped, known, seed=SEED, positive=data.positive)
+parts = {"planned": plan, "capped": capped, "learnt from": taken}
+counts = {name: (part["label of slide"] + " slide, " + part.label).value_counts()
+          for name, part in parts.items()}  # fmt: skip
+pd.DataFrame(counts)
 
 # %% [markdown]
 # ## The team's recipe

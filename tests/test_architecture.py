@@ -91,6 +91,7 @@ ALLOWED = {
     "_members": {"_counts", "metrics"},  # what a choice raises
     "ensemble": {"_members", "_votes"},  # what is joined, and by what choice
     "comparison": {"_certainty", "_counts", "_labels", "_ranks", "_rows", "intervals"},  # of two
+    "inventory": {"synthetic"},  # whether cases are drawn
     "folds": {"_balance", "shift"},  # the deal; whether the test set is like the training set
     "shift": {"_labels", "_ranks", "intervals"},  # an AUC over groups
     "lesions": {"_froc", "_mask_overlap"},  # the door to both

@@ -185,8 +185,24 @@ SECRETS = {
     "a Slack token": "xoxb-" + "12345-" * 3,
     "a JSON web token": "eyJ" + "a" * 12 + ".eyJ" + "b" * 12 + ".c_d",
     "a password in an address": "https://ann:" + "secret1@example.org/x",
+    "a bearer token": "Authorization: Bearer " + "a1" * 12,
     "a password": "DB_PASSWORD = 'correct-horse'",
+    "a password set for programs": "export KAGGLE_KEY=" + "0f" * 16,
 }
+UNDER_ANY_NAME = [
+    ("run.py", 'os.environ["KAGGLE_KEY"] = "' + "0f" * 16 + '"'),
+    ("run.sh", "export DB_PASSWORD=correct-horse"),
+    ("Dockerfile", "ENV API_KEY correct-horse"),
+    ("settings.yaml", "database:\n  password: correct-horse  # mine"),
+    ("credentials.ini", "aws_secret_access_key = " + "wJalr/" * 6),
+    ("secrets.toml", 'hf_token = "x"\napi_key = "correct-horse"'),
+    (
+        "a.ipynb",
+        json.dumps({"cells": [{"source": ['os.environ["KAGGLE_KEY"] = "correct-horse"']}]}),
+    ),
+    ("b.ipynb", json.dumps({"cells": [{"source": ["%env KAGGLE_KEY=correct-horse"]}]})),
+]
+"""Secrets as people write them: quoted or not, in code, for a shell, in files of settings."""
 
 
 def test_each_kind_of_secret_has_an_example() -> None:
@@ -203,6 +219,29 @@ def test_a_secret_is_found_with_its_line_and_not_repeated(what: str, tmp_path: P
     assert SECRETS[what] not in str(told.value) and "make a new one" in str(told.value)
 
 
+@pytest.mark.parametrize(("name", "text"), UNDER_ANY_NAME)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_a_secret_is_found_as_people_write_it(
+    name: str, text: str, encoding: str, tmp_path: Path
+) -> None:
+    remark = "" if name.endswith("ipynb") else "# größer\n"
+    (tmp_path / name).write_bytes(f"{remark}{text}\n".encode(encoding))
+    found = scan.findings(tmp_path)
+    assert found and {one.kind for one in found} == {"secret"}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("a.py", "password = ask_for_password"), ("a.py", "token: str = settings.api_token"),
+     ("a.yaml", "password: ${DB_PASSWORD}"), ("a.yaml", "password: none"),
+     ("a.md", "password: ask the team before the start"), ("a.sh", "export KAGGLE_KEY=$KEY"),
+     ("a.json", '{"sort_key": "predicted_at", "monkey": "predicted_at"}')],
+)  # fmt: skip
+def test_a_name_without_a_secret_is_none(name: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(line)
+    assert scan.findings(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["kaggle.json", ".env", "id_rsa", ".netrc", "server.pem"])
 def test_a_file_that_keeps_secrets_is_found_by_its_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("")
@@ -212,7 +251,7 @@ def test_a_file_that_keeps_secrets_is_found_by_its_name(name: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "line",
     ["data = '/ho" + "me/ann/slides/a.svs'", r"C:\Us" + r"ers\ann\a.svs", "'/Us" + "ers/ann/x/y'",
-     'C:\\\\Us' + 'ers\\\\ann'],
+     'C:\\\\Us' + 'ers\\\\ann', "file:///ho" + "me/ann/slides", "file://localhost/ho" + "me/ann/x"],
 )  # fmt: skip
 def test_a_home_folder_is_private(line: str, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(line)
@@ -238,7 +277,11 @@ def test_what_is_the_same_everywhere_is_no_private_path(line: str, tmp_path: Pat
     assert scan.findings(tmp_path) == []
 
 
-@pytest.mark.parametrize("column", ["patient_name", "PatientID", "birth_date", "MRN", "환자번호"])
+@pytest.mark.parametrize(
+    "column",
+    ["patient_name", "PatientID", "birth_date", "MRN", "환자번호", "Patient Name", "Patient-ID",
+     "PatientBirthDate", "ptid", "Medical Record No", "등록번호"],
+)  # fmt: skip
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_table_of_patients_is_found(column: str, suffix: str, tmp_path: Path) -> None:
     table = pd.DataFrame({"case_id": ["a"], column: ["x"], "label": ["0"]})
@@ -246,6 +289,18 @@ def test_a_table_of_patients_is_found(column: str, suffix: str, tmp_path: Path) 
     table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
     (found,) = scan.findings(tmp_path)
     assert (found.kind, found.where) == ("patients", path.name) and column in found.what
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", "# of November\ncase_id,patient_id\na,1\n"), ("a.csv", "#patient_id,label\n1,0\n"),
+     ("a.csv", "\n\npatient_id;label\n1;0\n"), ("a.json", '[{"case": {"patient_id": "1"}}]'),
+     ("a.jsonl", '{"case_id": "a"}\n{"patient_id": "1"}\n')],
+)  # fmt: skip
+def test_a_list_of_patients_is_found(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    (found,) = scan.findings(tmp_path)
+    assert found.kind == "patients" and "patient_id" in found.what
 
 
 def test_a_table_of_cases_is_none_of_patients(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_the_team_s_recipe_is_its_entry() -> None:
     assert (values.tissue, values.patches_per_slide, values.predict_per_slide) == (
         "otsu", 2000, 5000)  # fmt: skip
     assert (values.pixel_score, values.pixel_map, values.aggregate) == ("max", "centre", "max")
+    assert (values.draw, values.steps * values.batch_size) == ("kind", 19_968)  # 20k an epoch
     assert (values.schedule, values.patience, values.min_rate) == ("plateau", 3, 5e-5)
     assert set(recipes("help2019")) == {"kit", "team", "team_unet", "team_inception", "mended"}
     assert not challenge.style.header and challenge.official is SLIDE_AUC
@@ -133,6 +134,25 @@ def test_one_to_one_to_two(data: Path) -> None:
         ("n", "normal"): 2000, ("p", "normal"): 1000, ("p", "tumour"): 1000,
         ("h", "normal"): 1000, ("h", "tumour"): 7,
     }  # fmt: skip
+
+
+def test_all_that_is_learnt_from_is_one_to_one_to_two(caplog: pytest.LogCaptureFixture) -> None:
+    from kit.draws import in_ratio
+
+    rows = [("n", "negative", 900), ("p", "negative", 700), ("p", "positive", 300)]
+    plan = pd.concat([
+        pd.DataFrame({"case_id": case, "label": label, "x": range(count), "y": 0})
+        for case, label, count in rows
+    ])  # fmt: skip
+    cases = pd.DataFrame({"case_id": ["n", "p"], "label": ["negative", "positive"]})
+    taken = in_ratio(plan, cases, seed=0, positive="positive")
+    assert taken.groupby(["case_id", "label"]).size().to_dict() == {
+        ("n", "negative"): 600, ("p", "negative"): 300, ("p", "positive"): 300
+    }  # fmt: skip
+    bare = plan[plan.label == "negative"]
+    taken = in_ratio(bare, cases, seed=0, positive="positive")
+    assert taken.case_id.value_counts().to_dict() == {"n": 900, "p": 450}
+    assert "the ratio is of the others: positive tumour" in caplog.text
 
 
 def smoke(kit: Kit, data: Path, *more: str) -> tuple[Path, dict]:

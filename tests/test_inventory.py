@@ -71,6 +71,15 @@ def test_whole_files_are_good(mine: Path) -> None:
     assert table.note.iloc[-1] == "12 x 8"
 
 
+def test_drawn_cases_need_not_be_as_many_as_the_real_ones(mine: Path) -> None:
+    entry = manifest_of(mine, mine={**FOLDERS, "counts": {"benign": 99, "malignant": 1}})
+    assert list(verify(entry.dataset("mine")).status).count("differs") == 1
+    (mine / "data/mine/synthetic.json").write_text("{}")
+    table = verify(entry.dataset("mine"))
+    assert set(table.status) == {"good"}
+    assert table.note.iloc[0].endswith("2 groups; drawn data, the real have 99")
+
+
 def test_each_fault_is_a_row(mine: Path) -> None:
     image = mine / "data/mine/benign/2.png"
     image.write_bytes(image.read_bytes()[:60])

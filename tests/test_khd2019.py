@@ -125,6 +125,35 @@ def test_an_unknown_folder_is_an_error_and_not_class_0(data: Path, entry: Datase
         entry.cases(data)
 
 
+def test_an_unknown_folder_of_the_test_set_is_an_error_too(data: Path, entry: Dataset) -> None:
+    root = data / "khd2019"
+    strange = next((root / "test" / "AMD").iterdir())
+    (root / "test" / "CNV").mkdir()
+    strange.rename(root / "test" / "CNV" / strange.name)
+    for labels in (True, False):
+        with pytest.raises(TableError, match=r"no class: CNV.*NOR, AMD, DMR, RVO"):
+            entry.cases(data, labels=labels)
+
+
+def test_a_photograph_counts_whatever_its_suffix_is_written_as(data: Path, entry: Dataset) -> None:
+    root, before = data / "khd2019", entry.cases(data)
+    first, second, *_ = sorted((root / "train" / "AMD").iterdir())
+    first.rename(first.with_suffix(".JPG"))
+    second.rename(second.with_suffix(".jpeg"))
+    after = entry.cases(data)
+    assert after.drop(columns="path").equals(before.drop(columns="path"))
+    assert {path for path in after.path if not path.endswith(".jpg")} == {
+        f"train/AMD/{first.stem}.JPG", f"train/AMD/{second.stem}.jpeg"
+    }  # fmt: skip
+
+
+def test_two_files_of_one_name_are_an_error(data: Path, entry: Dataset) -> None:
+    path = next((data / "khd2019" / "train" / "AMD").iterdir())
+    path.with_suffix(".JPG").write_bytes(path.read_bytes())
+    with pytest.raises(TableError, match=rf"two files are one case.*{path.stem}\.JPG"):
+        entry.cases(data)
+
+
 def test_an_eye_in_train_and_its_fellow_in_test_are_an_error(data: Path, entry: Dataset) -> None:
     root = data / "khd2019"
     both = entry.cases(data).query("split == 'train'").groupby("group").filter(lambda x: len(x) > 1)

@@ -155,6 +155,24 @@ def go(root: Path, fault: bool, seconds: float = 10) -> list[tuple[str, str, str
     return [(step.name, step.state, step.said, step.remedy) for step in done]
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [("import urllib.request as u; u.urlopen('http://192.0.2.1/model')", "docker gives no network"),
+     ("import urllib.request as u; u.urlopen('http://example.org')", "docker gives no network"),
+     ("raise SystemExit('no model. Remedy: train first.')", "train first"),
+     ("raise SystemExit('no model')", "look at the script")],
+)  # fmt: skip
+def test_a_command_that_fails_is_told_with_the_remedy_that_helps(
+    code: str, remedy: str, tmp_path: Path
+) -> None:
+    scene = Scene.of("help2019", "docker", tmp_path, settings=[], end=time.monotonic() + 60)
+    with pytest.raises(KitError, match=remedy) as told:
+        scene.run(["python", "-c", code], cwd=tmp_path, env={}, read_only=[], what="inference.sh",
+                  remedy="look at the script")  # fmt: skip
+    assert "inference.sh failed with code 1" in str(told.value)
+    assert str(told.value).count("Remedy: ") == 1
+
+
 def test_the_step_that_fails_is_named_with_its_remedy_and_the_rest_is_not_reached(
     tmp_path: Path,
 ) -> None:
@@ -178,9 +196,10 @@ def test_the_stand_in_for_nsml_sees_answers_out_of_order_short_or_no_numbers(
     out = str(tmp_path / "out.txt")
     there.feed_infer(out, lambda paths: [int(path[0]) % 4 for path in paths])
     assert Path(out).read_text() == "0 0\n1 1\n2 2\n3 3\n4 0\n5 1\n"
-    assert json.loads((tmp_path / "log").read_text())["numbers"] == 4
-    with pytest.raises(there.ContractError, match="does not keep the order"):
-        there.feed_infer(out, lambda paths: sorted(int(path[0]) for path in paths))
+    assert json.loads((tmp_path / "log").read_text())["numbers"] == 2
+    for wrong in (sorted, lambda found: found[::-1], lambda found: [*found[1:], found[0]]):
+        with pytest.raises(there.ContractError, match=r"not keep the order.*Remedy: "):
+            there.feed_infer(out, lambda paths: wrong([int(path[0]) > 2 for path in paths]))  # noqa: B023
     with pytest.raises(there.ContractError, match="5 answers for 6 images"):
         there.feed_infer(out, lambda paths: [0] * (len(paths) - 1))
     with pytest.raises(there.ContractError, match="whole numbers"):

@@ -120,7 +120,7 @@ def test_help2019_on_docker(tmp_path: Path) -> None:
             "score": (lambda: put(output, "\n".join(output.read_text().splitlines()[:-1]) + "\n"),
                       "1 missing"),
             "a slide that fails": (lambda: edited(infer, "--failed-score 0.5", ""),
-                                   "inference.sh failed"),
+                                   "must hand --failed-score to kit predict"),
             "a damaged model": (lambda: put(infer, UNCHECKED),
                                 "a damaged model was not refused"),
             "estimate": (lambda: slow(86_401), "predicting would take longer"),
@@ -138,14 +138,15 @@ def test_khd2020_on_nsml(tmp_path: Path) -> None:
             "data": (lambda: emptied(root / "drawn"), "the folder holds something else"),
             "upload": (lambda: emptied(upload), "the bundle's folder is not empty"),
             "train": (lambda: edited(session, "    save, load, infer",
-                                     f"{EARLY}    save, load, infer"), "data of khd2020 are"),
+                                     f"{EARLY}    save, load, infer"),
+                      "nothing may be read before nsml.paused returns"),
             "order": (lambda: edited(root / "log.jsonl", '"bind"', '"paused"'), "another order"),
             "figures": (lambda: edited(root / "log.jsonl", '"values": {', '"values": {}, "x": {'),
                         "no figure was reported"),
             "checkpoint": (lambda: put(root / "checkpoints" / "complete" / "pixels.keras",
                                        bytes(301_000_000)), "too large for NSML"),
-            "submit": (lambda: edited(hooks, "for case in ids]", "for case in ids[1:]]"),
-                       "main.py --mode test failed"),
+            "submit": (lambda: edited(hooks, "for case in ids]", "for case in ids[::-1]]"),
+                       "infer does not keep the order"),
             "evaluation": (lambda: put(root / "predictions.txt", "1 benign\n"),
                            "the evaluation failed"),
             "an older stub": (lambda: edited(hooks, "    if path.is_file():\n            with",
@@ -191,12 +192,13 @@ def damaged(inputs: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_environment(root: Path, name: str, answer: Path) -> Iterator[None]:
-    """Have the kit that the wheel brought divide by the number of rows; the answer comes back."""
+    """Have the kit that the wheel brought answer with ranks from 0 to 1; the answer comes back."""
     path = next((root / "python").rglob(name))
     add = (
         "    import pandas as pd\n"
         "    rows = pd.read_csv(target, dtype={0: str})\n"
-        "    rows.iloc[:, 1] = rows.iloc[:, 1] / len(rows)\n"
+        "    rank = rows.iloc[:, 1].rank() - 1\n"
+        "    rows.iloc[:, 1] = rank / max(1, rank.max())\n"
         "    rows.to_csv(target, index=False, lineterminator='\\n')\n"
         "    return target\n"
     )

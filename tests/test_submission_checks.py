@@ -230,6 +230,7 @@ def spoilt() -> list[tuple[str, str, str, Callable[[Rows], Rows], Callable[[str]
             ("other names", "id,prediction\n"),
             ("capitals", head.upper() + "\n"),
             ("exchanged names", f"{style.value_column},{style.id_column}\n"),
+            ("it twice", f"{head}\n{head}\n"),
         ):
             found.append(
                 (
@@ -240,6 +241,13 @@ def spoilt() -> list[tuple[str, str, str, Callable[[Rows], Rows], Callable[[str]
                     lambda text, h=head, n=new: text.replace(h + "\n", n).encode(),
                 )
             )
+    for name in PROBABILITIES:
+        found += [
+            (name, "bare decimal commas", "decimal_comma", list,
+             lambda text: text.replace("0.", "0,").encode()),
+            (name, "as a sheet of half of Europe", "separator", list,
+             lambda text: text.replace(",", ";").replace("0.", "0,").encode()),
+        ]  # fmt: skip
     for name, rule in zip(SEEDS, ("columns", "columns", "header", "header"), strict=True):
         found.append((name, "an index", rule, list, numbered))
     for name, head in (("help2019", "slide,score\n"), ("khd2020", "key value\n")):
@@ -277,6 +285,7 @@ def test_a_spoilt_submission_is_refused_for_the_right_reason(number: int, tmp_pa
     verdict = judged(name, path, sample=sample_of(name, tmp_path, rows))
     assert rules(verdict) == [rule]
     assert not verdict.accepted
+    assert all(one.remedy for one in verdict.findings)
 
 
 @pytest.mark.parametrize("asked", SEEDS)

@@ -12,6 +12,14 @@ from kit.errors import KitError
 KEYS = (
     "id", "id_no", "title", "subtitle", "description", "licenses", "keywords", "resources",
 )  # fmt: skip
+LICENCES = frozenset(
+    "CC0-1.0 CC-BY-SA-3.0 CC-BY-SA-4.0 CC-BY-NC-SA-4.0 GPL-2.0 ODbL-1.0 DbCL-1.0 reddit-api "
+    "world-bank copyright-authors other unknown CC-BY-4.0 CC-BY-NC-4.0 PDDL CC-BY-3.0 "
+    "CC-BY-3.0-IGO US-Government-Works CC-BY-NC-SA-3.0-IGO CDLA-Permissive-1.0 CDLA-Sharing-1.0 "
+    "CC-BY-ND-4.0 CC-BY-NC-ND-4.0 ODC-BY-1.0 LGPL-3.0 AGPL-3.0 FDL-1.3 EU-ODP-Legal-Notice "
+    "apache-2.0 GPL-3.0".split()
+)
+"""As Kaggle's documentation of dataset-metadata.json lists them."""
 LENGTHS, SUBTITLE = range(6, 51), range(20, 81)
 MOST_FILES, MOST_MB = 100, 2000.0
 RULES = Rules()
@@ -65,14 +73,14 @@ def _title(push: Push) -> Iterator[str]:
         yield f"{said(title)}, {len(str(title))} characters"
 
 
-@RULES("licence", "there is exactly one licence, by its name",
+@RULES("licence", "there is exactly one licence, by its name on Kaggle",
        'write "licenses": [{"name": "other"}]')  # fmt: skip
 def _licence(push: Push) -> Iterator[str]:
     found = push.dataset.get("licenses")
     if found in (None, ""):
         return
     one = found[0] if isinstance(found, list) and len(found) == 1 else None
-    if not isinstance(one, dict) or not isinstance(one.get("name"), str) or not one["name"]:
+    if not isinstance(one, dict) or str(one.get("name")) not in LICENCES:
         yield said(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kit.bundles.push import KERNEL, PLACEHOLDER, Push, Rules, read, said
+from kit.bundles.push import FOLDER, KERNEL, PLACEHOLDER, Push, Rules, read, said
 
 FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
 SOURCES = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
@@ -78,6 +78,13 @@ def _id(push: Push) -> Iterator[str]:
         yield said(found)
 
 
+@RULES("id-number", "id_no is a whole number", "leave it out: id says the same")
+def _id_no(push: Push) -> Iterator[str]:
+    found = push.kernel.get("id_no", 0)
+    if isinstance(found, bool) or not isinstance(found, int):
+        yield said(found)
+
+
 @RULES("slug-short", f"the slug has {LEAST_SLUG} characters or more", "choose a longer one")
 def _slug_length(push: Push) -> Iterator[str]:
     slug = slug_of(push.kernel.get("id"))
@@ -139,6 +146,14 @@ def _alone(push: Push) -> Iterator[str]:
     named = push.kernel.get("code_file")
     if isinstance(named, str) and ("/" in named or "\\" in named):
         yield said(named)
+
+
+@RULES("beside-code", f"no file but {KERNEL} lies beside code_file: none would be uploaded",
+       "move what it imports into the attached dataset, and the rest elsewhere")  # fmt: skip
+def _beside(push: Push) -> Iterator[str]:
+    own = {KERNEL, FOLDER, str(push.kernel.get("code_file"))}
+    if push.code is not None and push.code.parent == push.folder:
+        yield from sorted(path.name for path in push.folder.iterdir() if path.name not in own)
 
 
 @RULES("language", f"language is one of {', '.join(LANGUAGES)}", 'write "python"')

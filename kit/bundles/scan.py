@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +20,12 @@ SECRET_FILES = re.compile(
     r"kaggle\.json|\.env(\..*)?|\.netrc|_netrc|\.pypirc|id_(rsa|dsa|ecdsa|ed25519)|credentials"
     r"(\.json)?|.*\.(pem|p12|pfx|key|keystore|kdbx)", re.IGNORECASE,
 )  # fmt: skip
+NAME = (
+    r"(?:\w+_)?(?:password|passwd|pwd|secret|(?:access|auth|api|kaggle|refresh)_?token|"
+    r"(?:api|access|secret|private|kaggle|account)_?key)"
+)
+"""How the names of secrets end."""
+VALUE = r"[^\s\"'\\{}<>$()\[\],;]{8,}"
 SECRETS = {
     "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY",
     "a Kaggle token": r"\bKGAT_[0-9a-zA-Z]{16,}",
@@ -31,12 +39,18 @@ SECRETS = {
     "a Slack token": r"\bxox[abeoprs]-[0-9A-Za-z-]{10,}",
     "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+",
     "a password in an address": r"\w://[^\s/:@'\"{}<>]+:[^\s/:@'\"{}<>]+@",
-    "a password": r"(?i)\b(?:\w+_)?(?:password|passwd|secret|api_?key|(?:access|auth|api)_?token)"
-                  r"[\"']?\s*[:=]\s*[\"'][^\"'\s{}<>$]{8,}[\"']",
+    "a bearer token": r"\bBearer\s+[\w.~+/-]{16,}=*",
+    "a password": rf"(?i)\b{NAME}[\"']?\]?\s*[:=]\s*[\"'][^\"'\s{{}}<>$]{{8,}}[\"']",
+    "a password set for programs": rf"(?i)(?:\bexport|\bsetenv|\bENV|\bset|%env|%set_env)\s+"
+                                   rf"{NAME}[\s=]{VALUE}",
 }  # fmt: skip
 """What it is: how it looks in a text."""
+CODE = (".py", ".ipynb")
+UNQUOTED = re.compile(rf"(?i)^\s*(?:-\s+)?{NAME}\s*[:=]\s*{VALUE}\s*(?:#.*)?$")
+"""A password in a file of settings; in Python such a line names a variable."""
 HOMES = re.compile(
-    r"(?<![\w.:/~-])(?:/(?:home|Users)/[\w.-]+/|/root/\w)|\b[A-Za-z]:\\+Users\\+[\w.-]+"
+    r"(?:(?<![\w.:/~-])|file:(?://[\w.-]*)?)(?:/(?:home|Users)/[\w.-]+/|/root/\w)"
+    r"|\b[A-Za-z]:\\+Users\\+[\w.-]+"
 )
 ABSOLUTE = re.compile(r"(?<![\w.:/~\\>)}*-])/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 PUBLIC = tuple(
@@ -44,12 +58,15 @@ PUBLIC = tuple(
 )
 """Places that are the same on every machine, or the platform's own."""
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
+LISTS = (".json", ".jsonl", ".ndjson", ".geojson")
 PATIENTS = re.compile(
-    r"(?:patient|person|subject)(?:s?_?(?:id|name|no|number|key|code))?|(?:first|last|full|family|"
-    r"given)_?name|surname|mrn|ssn|nhs_?(?:no|number)|hospital_?(?:id|no|number)|(?:date_?of_?)?"
-    r"birth(?:_?(?:date|day))?|dob|address|post_?code|zip_?code|phone(?:_?number)?|e?_?mail|"
-    r"환자.*|이름|주민.*|생년월일|전화.*|주소", re.IGNORECASE,
+    r"(?:patient|person|subject|pt)s?_?(?:id|name|no|number|key|code|dob|birth_?da(?:te|y)|address)|"
+    r"patients?|persons?|subjects?|(?:first|last|full|family|given)_?name|surname|mrn|ssn|"
+    r"nhs_?(?:no|number)|(?:hospital|chart|(?:medical_?)?record|accession)_?(?:id|no|number)|"
+    r"(?:date_?of_?)?birth(?:_?da(?:te|y))?|dob|address|post_?code|zip_?code|phone(?:_?number)?|"
+    r"e?_?mail|환자.*|이름|성명|등록번호|차트번호|주민.*|생년월일|전화.*|주소", re.IGNORECASE,
 )  # fmt: skip
+"""Names of columns, with `_` for blanks, points and hyphens."""
 REMEDIES = {
     "secret": "take it out, and make a new one: what stood in a file may be known already",
     "path": "name files relative to the data folder, or take the line out",
@@ -83,7 +100,7 @@ def refuse_surplus(folder: Path, most_mb: float) -> None:
     if sum(found.values()) <= most_mb * 1e6:
         return
     raise BundleError(
-        "the bundle is too large", expected=f"at most {most_mb:,.0f} MB", received=largest(found),
+        "the bundle is too large", expected=f"at most {most_mb:,g} MB", received=largest(found),
         remedy="a run of fewer or smaller networks (kit run --seeds, --set model=), "
         "or another limit, --max-mb",
     )  # fmt: skip
@@ -92,8 +109,12 @@ def refuse_surplus(folder: Path, most_mb: float) -> None:
 def largest(found: Mapping[str, int]) -> str:
     """Return in words how much files of these bytes are together, and the largest of them."""
     names = sorted(found, key=lambda name: -found[name])[:SHOWN]
-    listed = ", ".join(f"{name} {found[name] / 1e6:,.1f} MB" for name in names)
-    return f"{sum(found.values()) / 1e6:,.1f} MB; largest: {listed}"
+    listed = ", ".join(f"{name} {_size(found[name])}" for name in names)
+    return f"{_size(sum(found.values()))}; largest: {listed}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def refuse_secrets(folder: Path) -> None:
@@ -133,32 +154,50 @@ def _of_file(name: str, data: bytes) -> Iterator[Found]:
             for member in archive.namelist():
                 yield from _of_file(f"{name}!{member}", archive.read(member))
         return
-    if suffix in TABLES:
-        yield from _of_table(name, suffix, data)
     text = _text(data)
+    if suffix == ".parquet" or (suffix in TABLES and text is not None):
+        yield from _of_table(name, _columns(suffix, data, text or ""))
     if text is None:
         return
+    if suffix in LISTS:
+        yield from _of_table(name, _keys(text))
     if suffix == ".ipynb":
         yield from _of_notebook(name, text)
-    yield from _of_text(name, text)
+    yield from _of_text(name, text, settings=suffix not in CODE)
 
 
 def _text(data: bytes) -> str | None:
-    """Return what a file says, or None if it is no text."""
-    if b"\0" in data[:4096]:
+    """Return what a file says, in whatever encoding, or None if it is no text."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    start = data[:4096]
+    for encoding, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+        if len(zeros) > 1 and zeros.count(0) > len(zeros) / 2 and zeros.count(0) == start.count(0):
+            return data.decode(encoding, errors="replace")
+    if b"\0" in start:
         return None
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        return None
+        return data.decode("latin-1")
 
 
-def _of_text(name: str, text: str) -> Iterator[Found]:
+def _of_text(name: str, text: str, *, settings: bool) -> Iterator[Found]:
+    """Find secrets and private paths, a line at a time.
+
+    Args:
+        name: Where the text stands.
+        text: All of it.
+        settings: Whether what follows a name without quotes is a value, as in files of settings.
+    """
     for number, line in enumerate(text.splitlines(), start=1):
         where = f"{name}:{number}"
+        bare = re.sub(r"\\([\"'])", r"\1", line)  # a notebook's code stands in JSON
         for what, pattern in SECRETS.items():
-            if re.search(pattern, line):
+            if re.search(pattern, bare):
                 yield Found("secret", where, what)
+        if settings and UNQUOTED.search(line):
+            yield Found("secret", where, "a password")
         private = HOMES.search(line) or next(filter(_is_here, ABSOLUTE.finditer(line)), None)
         if private:
             yield Found("path", where, f"a path of one machine, {private[0]}")
@@ -169,15 +208,44 @@ def _is_here(match: re.Match[str]) -> bool:
     return not match[0].startswith(PUBLIC) and Path(match[0]).exists()
 
 
-def _of_table(name: str, suffix: str, data: bytes) -> Iterator[Found]:
+def _columns(suffix: str, data: bytes, text: str) -> list[str]:
+    """Return the names of a table's columns: its first line that is neither empty nor a remark."""
     if suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        columns = list(pq.read_schema(io.BytesIO(data)).names)
-    else:
-        first = (_text(data) or "").lstrip("\ufeff").split("\n", 1)[0]
-        columns = [part.strip(" \"'\r") for part in re.split(r"[,;\t|]", first)]
-    private = [column for column in columns if PATIENTS.fullmatch(column.strip())]
+        return list(pq.read_schema(io.BytesIO(data)).names)
+    lines = (line for line in text.lstrip("\ufeff").splitlines() if line.strip(" #,;\t"))
+    found = next((line for line in lines if not line.startswith("#") or _private(_split(line))), "")
+    return _split(found)
+
+
+def _split(line: str) -> list[str]:
+    return [part.strip(" \"'#") for part in re.split(r"[,;\t|]", line)]
+
+
+def _keys(text: str) -> list[str]:
+    """Return the keys of all objects in JSON, or in lines of it."""
+    found: dict[str, None] = {}
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        found.update(dict.fromkeys(key for key, _ in pairs))
+
+    for part in (text, *text.splitlines()):
+        with contextlib.suppress(ValueError):
+            json.loads(part, object_pairs_hook=note)
+            if part is text:
+                break
+    return list(found)
+
+
+def _private(names: Iterable[str]) -> list[str]:
+    """Return the names that say who a patient is."""
+    forms = {name: re.sub(r"[\s.-]+", "_", name.strip()) for name in names}
+    return [name for name, form in forms.items() if PATIENTS.fullmatch(form)]
+
+
+def _of_table(name: str, columns: Iterable[str]) -> Iterator[Found]:
+    private = _private(columns)
     if private:
         yield Found("patients", name, f"a table with the column {', '.join(private)}")
 

@@ -158,6 +158,17 @@ def _kernelspec(push: Push) -> Iterator[str]:
         yield "no kernelspec" if not found else said(found)
 
 
+@RULES("kernel-language", "the kernelspec's language is that of the metadata",
+       "name the kernel of that language")  # fmt: skip
+def _kernel_language(push: Push) -> Iterator[str]:
+    metadata = push.notebook.get("metadata")
+    found = metadata.get("kernelspec") if isinstance(metadata, dict) else None
+    given = found.get("language") if isinstance(found, dict) else None
+    asked = push.kernel.get("language")
+    if isinstance(given, str) and isinstance(asked, str) and asked[:1] != given[:1].lower():
+        yield f"{said(given)}, language is {said(asked)}"
+
+
 @RULES("outputs", "the notebook carries no outputs: they may show data", "clear them")
 def _outputs(push: Push) -> Iterator[str]:
     full = [n for n, cell in enumerate(push.cells) if cell.get("outputs")]

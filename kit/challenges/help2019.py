@@ -21,14 +21,14 @@ TURNS = "-".join((
 TEAM = {
     "patch_size": 256, "image_size": 256, "level": 0, "tissue": "otsu",
     "min_tumour": 1.0, "partial": "drop", "patches_per_slide": 2000, "predict_per_slide": 5000,
-    "model": "help_simple", "pixel_score": "max", "pixel_map": "centre", "aggregate": "max",
-    "augment": TURNS,
-    "tta": False, "optimizer": "adam", "learning_rate": 1e-3, "schedule": "plateau", "patience": 3,
-    "min_rate": 5e-5, "monitor": "loss", "weight_decay": 0.0, "ema": 0.0, "batch_size": 128,
-    "epochs": 20,
+    "draw": "kind", "steps": 20_000 // 128, "model": "help_simple", "pixel_score": "max",
+    "pixel_map": "centre", "aggregate": "max", "augment": TURNS, "tta": False, "optimizer": "adam",
+    "learning_rate": 1e-3, "schedule": "plateau", "patience": 3, "min_rate": 5e-5,
+    "monitor": "loss", "weight_decay": 0.0, "ema": 0.0, "batch_size": 128, "epochs": 20,
 }  # fmt: skip
-"""Patches that are all tumour or hold none, drawn 1:1:2: of a negative slide 2,000, of a positive
-one 1,000 of each kind, of one with less tumour all that it has."""
+"""Patches that are all tumour or hold none: of a negative slide 2,000, of a positive one 1,000 of
+each kind, of one with less tumour all that it has; of all these 1:1:2, and 20,000 an epoch."""
+SIXTY_FOUR = {"batch_size": 64, "steps": 20_000 // 64}
 KIT = {
     "patch_size": 256, "image_size": 128, "level": 0, "min_tumour": 1.0, "partial": "drop",
     "patches_per_slide": 2000, "predict_per_slide": 5000, "model": "resnet_small",
@@ -37,11 +37,11 @@ KIT = {
 RECIPES = {
     "kit": KIT,
     "team": TEAM,
-    "team_unet": {**TEAM, "model": "help_unet", "batch_size": 64},
-    "team_inception": {**TEAM, "model": "help_inception", "batch_size": 64},
+    "team_unet": {**TEAM, "model": "help_unet", **SIXTY_FOUR},
+    "team_inception": {**TEAM, "model": "help_inception", **SIXTY_FOUR},
     "mended": {**TEAM, "pixel_score": "mean", "aggregate": "percentile=95"},
 }
-_SMALL = {"patch_size": 256, "image_size": 64, "epochs": 6, "batch_size": 16,
+_SMALL = {"patch_size": 256, "image_size": 64, "epochs": 6, "batch_size": 16, "steps": None,
           "patches_per_slide": 24, "predict_per_slide": 32}  # fmt: skip
 SMOKE = {
     "kit": _SMALL,

@@ -168,19 +168,18 @@ def ledger_show(
     home = place("")
     names = sorted(path.parent.name for path in home.glob("*/ledger.csv"))
     names = names if challenge is None else [challenge]
-    if figure is not None:
-        if len(names) != 1:
-            raise LedgerError("a figure is of one challenge", expected=" or ".join(names),
-                              received="none named")  # fmt: skip
-        _draw(home / names[0] / "ledger.csv", figure)
+    if figure is not None and len(names) != 1:
+        raise LedgerError("a figure is of one challenge", expected=" or ".join(names),
+                          received="none named")  # fmt: skip
     found = [_told(name, home / name / "ledger.csv", quota(name)) for name in names]
     if as_json:
         typer.echo(json.dumps({"ledgers": found, "figure": figure and str(figure)}))
-        return OK
-    for one in found:
+    for one in [] if as_json else found:
         _show_ledger(one)
-    if not found:
+    if not found and not as_json:
         say(f"no ledger below {home}: `kit run` on real data begins one")
+    if figure is not None:
+        _draw(home / names[0] / "ledger.csv", figure)
     return OK
 
 

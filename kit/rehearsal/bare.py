@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,13 @@ for name in ("connect", "connect_ex"):
 LAST = 3  # lines of what a failed command said
 
 
+UNREACHED = re.compile(
+    r"Network is unreachable|[Nn]ame resolution|Name or service not known|[Cc]ould not resolve|"
+    r"unable to resolve host|nodename nor servname"
+)
+"""What programs say that looked for a network."""
+
+
 @dataclass(frozen=True)
 class Done:
     """What became of a command: exit code (None: stopped at its time limit), texts, seconds, MB."""
@@ -61,6 +69,11 @@ class Done:
         """Return the last lines that the command wrote on standard error, else on output."""
         lines = [line.strip() for line in (self.err.strip() or self.out.strip()).splitlines()]
         return " | ".join([line for line in lines if line][-LAST:]) or "it said nothing"
+
+
+def wanted_network(done: Done) -> bool:
+    """Return whether a command that failed had looked for a network."""
+    return UNREACHED.search(done.err + done.out) is not None
 
 
 @cache

@@ -14,7 +14,7 @@ from kit import bundles
 from kit.bundles import parts
 from kit.errors import BundleError, KitError, SubmissionError
 from kit.rehearsal import bare, estimate
-from kit.rehearsal.scene import Scene
+from kit.rehearsal.scene import LAST_LINES, Scene, because
 
 SCRIPTS = ("train.sh", "inference.sh")
 OWN = ("model", "output")
@@ -91,8 +91,7 @@ class Container:
 
     def train(self) -> str:
         """Run train.sh with tiny networks."""
-        done = self._run(["./train.sh", "--workers", "0", *self.scene.tiny], "train.sh",
-                         "see its last lines")  # fmt: skip
+        done = self._run(["./train.sh", "--workers", "0", *self.scene.tiny], "train.sh")
         _demand((self.model / "ensemble.json").is_file(), "train.sh left no model", self.model,
                 "it must write below KIT_MODEL")  # fmt: skip
         return f"networks in /data/model after {done.seconds:.0f} s; inputs were left alone"
@@ -115,7 +114,11 @@ class Container:
         cases = self.scene.challenge.dataset.cases(labels=False, root=self.inputs)
         broken = self.inputs / cases.set_index("case_id").path[case]
         broken.write_bytes(DAMAGE)
-        done = self._inference()
+        remedy = "inference.sh must hand --failed-score to kit predict"
+        try:
+            done = self._inference()
+        except KitError as error:
+            raise because(error, remedy) from error
         self.scene.score(self.answer)  # raises where a case is missing
         stated = [line for line in self.answer.read_text(encoding="utf-8").splitlines()
                   if line.startswith(f"{case},")]  # fmt: skip
@@ -123,7 +126,7 @@ class Container:
             raise SubmissionError(
                 "a slide that cannot be read is not told", expected=f"{case},0.5 and its name",
                 received=f"{', '.join(stated) or 'no line'}; said: {done.last()}",
-                remedy="inference.sh must hand --failed-score to kit predict",
+                remedy=remedy,
             )  # fmt: skip
         return f"{broken.name} is named and has 0.5; the file is complete"
 
@@ -145,7 +148,7 @@ class Container:
 
     def _inference(self) -> bare.Done:
         self.answer.unlink(missing_ok=True)
-        done = self._run(["./inference.sh"], "inference.sh", "see its last lines")
+        done = self._run(["./inference.sh"], "inference.sh")
         _demand(self.answer.is_file(), "inference.sh wrote no output", self.answer,
                 "it must write /data/output/output.csv")  # fmt: skip
         return done
@@ -153,7 +156,7 @@ class Container:
     def _inputs(self) -> list[Path]:
         return [path for path in sorted(self.data.iterdir()) if path.name not in OWN]
 
-    def _run(self, command: Sequence[str], what: str, remedy: str) -> bare.Done:
+    def _run(self, command: Sequence[str], what: str, remedy: str = LAST_LINES) -> bare.Done:
         return self.scene.run(
             command, cwd=self.work, env={}, read_only=self._inputs(), what=what, remedy=remedy,
             programs=self.scene.environment(),

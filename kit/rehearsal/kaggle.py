@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kit
 from kit import bundles, mounts
+from kit._submission_rows import is_number
 from kit.bundles import lint
 from kit.bundles.push import Push
 from kit.errors import BundleError, SubmissionError
@@ -59,7 +60,7 @@ class Notebook:
             ["python", "-m", "kit", "run", self.scene.challenge.name, "--data", "data", "--out",
              "run", "--workers", "0", *self.scene.tiny],
             cwd=self.root, env={"KIT_PLATFORM": "local"}, read_only=[self.data], what="kit run",
-            remedy="see its last lines", code=Path(kit.__file__).parents[1],
+            code=Path(kit.__file__).parents[1],
         )  # fmt: skip
         return f"a tiny run, here, {done.seconds:.0f} s"
 
@@ -133,10 +134,19 @@ class Notebook:
         return self.scene.score(self.answer)
 
     def fewer(self) -> str:
-        """Mount two test cases instead: their rows must be the same."""
+        """Mount two test cases instead: their rows must be the same.
+
+        They are those in the middle of the answers: as two they would be the highest and the
+        lowest, so that ranks and what is scaled by the others are seen.
+        """
         before, cases = self._rows(), self.scene.cases
-        tests = cases.case_id[cases.split == "test"].iloc[:FEW]
-        self.scene.cases = cases[cases.case_id.isin(tests)].reset_index(drop=True)
+        suffix = self.scene.challenge.style.suffix
+        tests = sorted(
+            cases.case_id[cases.split == "test"], key=lambda case: _order(before[case + suffix])
+        )
+        first = (len(tests) - FEW) // 2
+        chosen = tests[first : first + FEW]
+        self.scene.cases = cases[cases.case_id.isin(chosen)].reset_index(drop=True)
         self._mount_data()
         self.scene.cases = cases
         self.answer.unlink()
@@ -173,6 +183,12 @@ def _unattached(name: str) -> BundleError:
         "not attached to the notebook", received=name, expected="it is among the sources",
         remedy="make the bundle again, with the manifest's source and roots: {kaggle: ...} right",
     )  # fmt: skip
+
+
+def _order(values: Sequence[str]) -> list[float]:
+    """Return what sorts answers: their numbers, the last first; a label is none."""
+    found = [float(value) if is_number(value) else 0.0 for value in values]
+    return found[::-1]
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> bool:

@@ -70,7 +70,7 @@ class Laptop:
         return self.scene.run(
             ["python", "-m", "kit", *arguments], cwd=self.root, env={"KIT_PLATFORM": "local"},
             read_only=[self.data, self.later], what=f"kit {arguments[0]}",
-            remedy="see its last lines", code=Path(kit.__file__).parents[1],
+            code=Path(kit.__file__).parents[1],
         )  # fmt: skip
 
 

@@ -24,10 +24,11 @@ TINY: dict[str, Any] = {
     "n_splits": 2, "seeds": 1, "students": 1, "image_size": 32, "epochs": 1, "head_epochs": 0,
     "second_epochs": 0, "batch_size": 16, "model": "conv_small", "patches_per_slide": 40,
     "predict_per_slide": 60, "tta": False, "resamples": 100, "augment": "flips", "threads": 1,
-    "monitor": "none", "patch_size": 64, "min_tumour": 0.5, "level": 0, "mpp": "none",
-    "smaller": "none", "min_focus": 0.0,
+    "steps": "none", "monitor": "none", "patch_size": 64, "min_tumour": 0.5, "level": 0,
+    "mpp": "none", "smaller": "none", "min_focus": 0.0,
 }  # fmt: skip
 """Settings of the networks that a rehearsal trains: every stage, in seconds."""
+LAST_LINES = "see its last lines"
 LATE = "other work may be slowing this machine: try again, or --seconds 600"
 
 
@@ -107,13 +108,14 @@ class Scene:
 
     def run(
         self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str],
-        read_only: Sequence[Path], what: str, remedy: str, programs: Path | None = None,
-        code: Path | None = None,
+        read_only: Sequence[Path], what: str, remedy: str = LAST_LINES,
+        programs: Path | None = None, code: Path | None = None,
     ) -> bare.Done:  # fmt: skip
         """Run a command in the bare root; see `kit.rehearsal.bare.run`.
 
         Raises:
-            KitError: It failed or was too slow: what it is, its last words, and the remedy.
+            KitError: It failed or was too slow: `what` it is, its last words, and the remedy that
+                it gives itself, or else the one that is given here.
         """
         done = bare.run(
             command, root=self.root, cwd=cwd, seconds=self.left(), env=env, programs=programs,
@@ -126,11 +128,13 @@ class Scene:
                 received=f"after {done.seconds:.0f} s of its own", remedy=LATE,
             )  # fmt: skip
         if done.code:
-            own = done.last().rpartition("Remedy: ")
+            said, _, own = done.last().rpartition("Remedy: ")
+            remedy = own if said else remedy
+            if bare.wanted_network(done):
+                remedy = f"nothing may be fetched: {self.platform} gives no network here"
             raise KitError(
-                f"{what} failed with code {done.code}", received=own[0] or done.last(),
-                remedy=own[2] if own[0] else remedy,
-            )  # fmt: skip
+                f"{what} failed with code {done.code}", received=said or own, remedy=remedy
+            )
         return done
 
     def score(self, path: Path) -> str:
@@ -173,3 +177,9 @@ class Scene:
         if not np.isfinite(value):
             raise SubmissionError("the official score is no number", received=str(value))
         return f"{name} {value:.4f} on {len(truth)} drawn cases (it says nothing of patients)"
+
+
+def because(error: KitError, remedy: str) -> KitError:
+    """Return an error with the remedy of the step, which knows the reason, in place of its own."""
+    return KitError(error.what, expected=error.expected, received=error.received, path=error.path,
+                    remedy=remedy)  # fmt: skip
