@@ -39,7 +39,7 @@ from kit.training import fit_and_predict
 
 PLAIN = "patch-brightness-contrast-stain"  # turns and flips alone
 STAINED = "patch_strong" + "".join(
-    f"-{step}" for step in policies.STEPS if step not in ("flip", "symmetries", "stain")
+    f"-{step}" for step in policies.STEPS if step not in ("flip", "vertical", "symmetries", "stain")
 )
 TOP = 0.05  # share of a slide's patches, the most suspicious, whose mean is its score
 

@@ -26,6 +26,7 @@ def _share(value: float) -> str:
 
 STRENGTH: dict[str, Callable[[float], str]] = {
     "flip": lambda _: "left and right",
+    "vertical": lambda _: "top and bottom",
     "symmetries": lambda _: "of the square",
     "rotate": lambda value: f"±{value:g}°",
     "zoom": lambda value: f"±{_share(value)}",

@@ -108,7 +108,7 @@ class Map:
 def draw_map(steps: Policy, draws: Draws, height: int, width: int) -> Map | None:
     """Return the geometry that a policy draws for a batch; None if it has none."""
     free = steps.rotate or steps.zoom or steps.shift or steps.crop or steps.elastic
-    if not (free or steps.flip or steps.symmetries):
+    if not (free or steps.flip or steps.vertical or steps.symmetries):
         return None
     sides = ops.convert_to_tensor([width, height], "float32")
     mirror = _mirrors(steps, draws, height == width)
@@ -134,8 +134,8 @@ def draw_map(steps: Policy, draws: Draws, height: int, width: int) -> Map | None
 
 def _mirrors(steps: Policy, draws: Draws, square: bool) -> Any:
     """Return symmetries of the square about its centre, each its own inverse or a quarter turn."""
-    flips = [draws.coin(0.5) if on else draws.zeros()
-             for on in (steps.flip or steps.symmetries, steps.symmetries)]  # fmt: skip
+    sides = (steps.flip or steps.symmetries, steps.vertical or steps.symmetries)
+    flips = [draws.coin(0.5) if on else draws.zeros() for on in sides]
     swap = draws.coin(0.5) if steps.symmetries and square else draws.zeros()
     x, y = 1 - 2 * flips[0], 1 - 2 * flips[1]
     rows = [ops.stack([x * (1 - swap), x * swap], -1), ops.stack([y * swap, y * (1 - swap)], -1)]

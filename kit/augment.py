@@ -202,7 +202,7 @@ def _swapped(x: Any) -> Any:
 def views(policy: str, n: int | None = None, *, square: bool = True) -> list[View]:
     """Return the test-time views of a policy, the image as it is first.
 
-    Patches have eight, images with a left and a right two, "none" one.
+    Patches have eight, of both flips four, images with a left and a right two, "none" one.
 
     Args:
         policy: As for `Augment`; "patch-symmetries" has one view.
@@ -211,6 +211,6 @@ def views(policy: str, n: int | None = None, *, square: bool = True) -> list[Vie
     """
     steps = policy_of(policy)
     swaps = (False, True) if steps.symmetries and square else (False,)
-    downs = (False, True) if steps.symmetries else (False,)
+    downs = (False, True) if steps.vertical or steps.symmetries else (False,)
     acrosses = (False, True) if steps.flip or steps.symmetries else (False,)
     return [View(s, d, a) for s in swaps for d in downs for a in acrosses][:n]

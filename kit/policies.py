@@ -26,6 +26,7 @@ class Policy:
 
     Attributes:
         flip: Left and right may change places.
+        vertical: Top and bottom may.
         symmetries: All eight of a square, four of an oblong.
         rotate: Degrees about the centre.
         zoom: Fraction of the side, in or out.
@@ -41,10 +42,11 @@ class Policy:
         noise: Standard deviation in grey levels.
         jpeg: Coarseness of 8 x 8 block quantisation; 1 is that of JPEG quality 50.
         cutout: Largest side of a rectangle that is lost, fraction of the image's.
-        chance: How likely each step but flips and symmetries is for an image, in [0, 1].
+        chance: How likely each step but flip, vertical and symmetries is for an image, in [0, 1].
     """
 
     flip: bool = False
+    vertical: bool = False
     symmetries: bool = False
     rotate: float = 0.0
     zoom: float = 0.0
@@ -67,6 +69,11 @@ class Policy:
         """Return the names of the steps that are on, in the order in which they are taken."""
         return tuple(step for step in STEPS if getattr(self, step))
 
+    @property
+    def views(self) -> int:
+        """Return how many test-time views a square image has (`kit.augment.views`)."""
+        return 8 if self.symmetries else 2 ** (self.flip + self.vertical)
+
 
 STEPS = tuple(field.name for field in fields(Policy) if field.name != "chance")
 """Every step, in the order in which they are taken."""
@@ -78,6 +85,7 @@ _EVERYTHING = Policy(
 
 POLICIES: dict[str, Policy] = {
     "none": Policy(),
+    "both_flips": Policy(flip=True, vertical=True),
     "flips": Policy(flip=True, shift=0.08, zoom=0.08, brightness=0.1, contrast=0.1),
     "patch": Policy(symmetries=True, brightness=0.08, contrast=0.15, stain=0.05),
     "fundus": Policy(flip=True, rotate=15, zoom=0.1, shift=0.05, brightness=0.1, contrast=0.15),

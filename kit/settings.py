@@ -130,7 +130,7 @@ class Settings(BaseModel):
     )
     augment: str = Field(
         "patch",
-        description="augmentation policy (none, flips, patch, fundus, mri, ultrasound; "
+        description="augmentation policy (none, both_flips, flips, patch, fundus, mri, ultrasound; "
         "_strong behind the last four), less some steps: patch-stain",
     )
     mix: Literal["none", "mixup", "cutmix", "both"] = Field(

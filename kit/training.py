@@ -157,10 +157,8 @@ def _claim(out: Path, model: str, recipe: Recipe, classes: Sequence[str]) -> Non
 
 def _timed(fit: Fit, folds: pd.DataFrame, views: str, later: int, until: float) -> Fit:
     """Return a fit that knows when it must end, and how much is to be predicted before."""
-    steps = policy(views)
-    each = 8 if steps.symmetries else 2 if steps.flip else 1
     images = sum(len(rows) for rows in _sides(fit, folds).values())
-    return replace(fit, predictions=each * (images + later), until=until)
+    return replace(fit, predictions=policy(views).views * (images + later), until=until)
 
 
 def _run(

@@ -64,10 +64,10 @@ figures.contact_sheet(small, list(chosen.label), columns=4, title="Patches of 51
 
 # %% [markdown]
 # ## The team's recipe
-# ResNet50 at 331 px, flips and nothing else (here quarter turns too), Adam, five stratified folds
-# that measure, then a network on everything (validation merged back) that answers. Each of the
-# team's scripts is a recipe or an option: `--recipe team`, `ensemble`, `mutual`; `--folds 0 --set
-# everything=no` for one split. In a smoke run a tiny network stands in for ResNet50.
+# ResNet50 at 331 px, both flips and nothing else, Adam, five stratified folds that measure, then a
+# network on everything (validation merged back) that answers. Each of the team's scripts is a
+# recipe or an option: `--recipe team`, `ensemble`, `mutual`; `--folds 0 --set everything=no` for
+# one split. In a smoke run a tiny network stands in for ResNet50.
 
 # %%
 settings = pd.DataFrame({name: recipes(CHALLENGE)[name] for name in recipes(CHALLENGE)})

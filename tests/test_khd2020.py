@@ -98,7 +98,7 @@ def test_the_teams_recipe_is_as_it_was() -> None:
     recipe = recipe_of(settings_of("team"))
     assert (recipe.optimizer, recipe.batch_size, recipe.epochs) == ("adam", 64, 25)
     assert (recipe.loss, recipe.label_smoothing) == ("cross_entropy", 0.0)
-    assert policy(recipe.augment).active == ("symmetries",)
+    assert policy(recipe.augment).active == ("flip", "vertical")
     steps = 6400 // 64  # of an epoch, with four of five folds
     found = rates(recipe, steps)
     assert len(found) == 25 * steps

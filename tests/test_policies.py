@@ -19,7 +19,13 @@ STRONG = tuple(name for name in POLICIES if name.endswith("_strong"))
 
 def test_every_kind_of_image_has_a_mild_and_a_strong_policy() -> None:
     kinds = {"patch", "fundus", "mri", "ultrasound"}
-    assert set(POLICIES) == {"none", "flips", *kinds, *(f"{kind}_strong" for kind in kinds)}
+    assert set(POLICIES) == {
+        "none",
+        "both_flips",
+        "flips",
+        *kinds,
+        *(f"{kind}_strong" for kind in kinds),
+    }
     assert MIXES == ("none", "mixup", "cutmix", "both")
 
 
@@ -82,7 +88,7 @@ def test_a_strong_policy_is_stronger_in_every_step_of_the_mild_one(name: str) ->
 def test_a_strong_policy_leaves_only_other_kinds_steps_off(name: str) -> None:
     off = set(STEPS) - set(POLICIES[name].active)
     patch = name == "patch_strong"  # whose symmetries hold the flip
-    assert off <= ({"flip"} if patch else {"symmetries", "stain", "hue"})
+    assert off <= ({"flip", "vertical"} if patch else {"vertical", "symmetries", "stain", "hue"})
 
 
 @pytest.mark.parametrize("name", MILD)

@@ -140,12 +140,13 @@ class Notebook:
         lowest, so that ranks and what is scaled by the others are seen.
         """
         before, cases = self._rows(), self.scene.cases
-        suffix = self.scene.challenge.style.suffix
-        tests = sorted(
-            cases.case_id[cases.split == "test"], key=lambda case: _order(before[case + suffix])
+        ids = self.scene.answers.case_id + self.scene.challenge.style.suffix
+        ranked = sorted(
+            zip(ids, self.scene.answers.drawn, strict=True),
+            key=lambda pair: _order(before[pair[0]]),
         )
-        first = (len(tests) - FEW) // 2
-        chosen = tests[first : first + FEW]
+        first = (len(ranked) - FEW) // 2
+        chosen = [case for _, case in ranked[first : first + FEW]]
         self.scene.cases = cases[cases.case_id.isin(chosen)].reset_index(drop=True)
         self._mount_data()
         self.scene.cases = cases

@@ -20,7 +20,7 @@ from kit.rehearsal.scene import LAST_LINES, Scene, because
 STAND_IN = Path(__file__).with_name("_nsml_stand_in.py")
 CONSTANTS = "from nsml import DATASET_NAME, DATASET_PATH, GPU_NUM, HAS_DATASET, IS_ON_NSML\n"
 CHECKPOINT = "complete"
-LONGER = ("--set", "epochs=12")
+LONGER = ("--set", "epochs=30", "--set", "ema=0")
 """So that the networks, which learn from a handful of images, say different things of the tests."""
 ORDER = ["bind", "paused", "report", "save"]
 
@@ -101,7 +101,15 @@ class Sessions:
                 "the model is too large for NSML", expected=f"at most {platforms.MOST_MB:.0f} MB",
                 received=f"{size:.0f} MB", remedy="save networks and settings, and nothing else",
             )  # fmt: skip
-        return f"{size:.2f} MB of {platforms.MOST_MB:.0f} MB"
+        self.scene.run(
+            ["python", "-m", "kit.rehearsal._nsml_threshold", str(self.kept), CHECKPOINT,
+             str(self.tests)],
+            cwd=self.root, env={}, read_only=[self.tests], what="predicting with what save wrote",
+            remedy="save must write what a prediction needs", code=Path(kit.__file__).parents[1],
+        )  # fmt: skip
+        levelled = "; its threshold is put between the tests' answers, so that they differ"
+        two = self.scene.challenge.dataset.positive is not None
+        return f"{size:.2f} MB of {platforms.MOST_MB:.0f} MB{levelled if two else ''}"
 
     def submit(self) -> str:
         """Submit: a fresh process with the upload and the checkpoint, and nothing else."""

@@ -43,7 +43,7 @@ class Scene:
         settings: `KEY=VALUE` texts of the real run.
         end: When the time is up, by `time.monotonic`.
         cases: The drawn cases, once they are drawn.
-        answers: `case_id, label` of the test cases.
+        answers: `case_id, drawn, label` of the test cases.
         estimate: What the real run would take, once it is known.
         memory: Most MB that one process of the rehearsal held.
     """

@@ -110,7 +110,8 @@ def place(
         labels: Whether labels and masks are written; never those of test cases.
 
     Returns:
-        The answers: `case_id` as the kit then names it, and `label`, of the test cases.
+        The answers: `case_id` as the kit then names it, `drawn`, the case that it is, and `label`,
+        of the test cases.
     """
     root.mkdir(parents=True, exist_ok=True)
     if dataset.arrays is not None:
@@ -126,11 +127,12 @@ def place(
             _mask(dataset, case, root, row)
         rows.append((test, row))
         if test:
-            answers[path] = case["label"]
+            answers[path] = (case["case_id"], case["label"])
     _tables(dataset, rows, root)
     found = dataset.cases(root=root, labels=False)
     found = found[found.path.isin(list(answers))]
-    return found.assign(label=found.path.map(answers))[["case_id", "label"]]
+    drawn, labels_of = zip(*found.path.map(answers), strict=True) if len(found) else ((), ())
+    return pd.DataFrame({"case_id": found.case_id, "drawn": drawn, "label": labels_of})
 
 
 def _raw(dataset: Dataset, label: str) -> str:
@@ -244,4 +246,7 @@ def _arrays(dataset: Dataset, cases: pd.DataFrame, path: Path) -> pd.DataFrame:
     write: Callable[..., None] = np.savez
     write(path, **parts)
     ids = [f"test_{number:05d}" for number in range(int(test.sum()))]
-    return pd.DataFrame({"case_id": ids, "label": cases.label[test].to_numpy()})
+    tests = cases[test]
+    return pd.DataFrame({
+        "case_id": ids, "drawn": tests.case_id.to_numpy(), "label": tests.label.to_numpy()
+    })  # fmt: skip
