@@ -250,8 +250,8 @@ figures.comparison(difference_table(difference), first="team", second=f"{what}ki
 # **Evidence: IDC and BreakHis.** Real patches, out of fold by patient, the same tiny network for
 # every recipe, 20 epochs at 48 px (`python benchmarks/khd2020.py --data DIR`). IDC, some 1,500
 # patches: AUC .878 with the team's and .873 with the kit's, -.004 (-.022 to +.013). BreakHis, 268
-# images of 16 patients: .811 and .869, +.058 (-.011 to +.127); begun with a network of the IDC run
-# .814 and .843. All intervals of differences hold 0: **the kit's recipe does not win here**, and
+# images of 16 patients: .812 and .869, +.057 (-.011 to +.124); begun with a network of the IDC run
+# .812 and .843. All intervals of differences hold 0: **the kit's recipe does not win here**, and
 # pretraining on so few patches is not shown to help. ResNet50 at 331 px was not measured: there
 # are no ImageNet weights here, and no GPU.
 
