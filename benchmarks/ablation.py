@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bench import arguments, keep
+from bench import arguments, keep, off_ledger
 
 from kit import aggregate, scoring
 from kit.challenges import open_run
@@ -137,7 +137,11 @@ def main() -> None:
             run = open_run(
                 name, data=asked.data or None, out=out / name / "run", workers=asked.workers or None
             )
-            judged(run, asked.variants.split(",") if asked.variants else list(VARIANTS), out / name)
+            judged(
+                off_ledger(run),
+                asked.variants.split(",") if asked.variants else list(VARIANTS),
+                out / name,
+            )
         files = [out / name / f"{one.replace(' ', '_')}.json" for one in VARIANTS]
         lines += [json.loads(file.read_text()) for file in files if file.is_file()]
     notes = (

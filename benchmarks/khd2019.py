@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import arguments, keep
+from bench import arguments, keep, off_ledger
 
 from kit.challenges import open_run, recipes
 from kit.comparison import compare
@@ -60,10 +60,10 @@ def main() -> None:
                       workers=0)  # fmt: skip
     out = Path(asked.out or Path(tempfile.gettempdir()) / "kit-khd2019")
     runs = {
-        name: open_run(
+        name: off_ledger(open_run(
             "retinamnist", data=asked.data or None, out=out / name.replace(" ", "_"),
             settings={**RECIPES[name], **SHARED}, workers=asked.workers or None,
-        )
+        ))
         for name in asked.recipes.split(",")
     }  # fmt: skip
     lines = []

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import arguments, keep
+from bench import arguments, keep, off_ledger
 from khd2019 import interval, minutes
 
 from kit.challenges import open_run, recipes
@@ -44,7 +44,8 @@ def opened(data: str | None, out: Path, name: str, recipe: str, **more: Any) -> 
     """Return the run of a recipe on one data set, in a folder of its own."""
     folder = f"{name}_{recipe.replace(' ', '_')}{'_begun' if 'weights' in more else ''}"
     values = {**RECIPES[recipe], **more}
-    return open_run(name, data=data, out=out / folder, settings=values, workers=0)
+    run = open_run(name, data=data, out=out / folder, settings=values, workers=0)
+    return off_ledger(run)
 
 
 def differences(team: Run, run: Run) -> tuple[str, str]:

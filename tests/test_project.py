@@ -145,6 +145,10 @@ def test_no_tracked_file_is_large(tracked: list[Path], tmp_path: Path) -> None:
     assert judge("large_files.py", [large]).returncode == 1
 
 
+def test_no_entry_of_ours_is_in_a_user_s_ledger(tracked: list[Path]) -> None:
+    assert [path for path in tracked if path.name.startswith("ledger.")] == []
+
+
 def test_shell_scripts_end_their_lines_as_linux_reads_them(tracked: list[Path]) -> None:
     scripts = [p for p in tracked if p.suffix == ".sh" or p == ROOT / ".ci" / "run"]
     assert len(scripts) >= 3

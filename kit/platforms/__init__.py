@@ -152,10 +152,10 @@ def _detect(environ: Mapping[str, str], root: Path) -> Platform:
         return _platform(
             choice("KIT_PLATFORM", named, NAMES), "KIT_PLATFORM says so", root, environ
         )
-    if "KAGGLE_KERNEL_RUN_TYPE" in environ or (root / "kaggle" / "input").is_dir():
-        return _platform(
-            "kaggle", "KAGGLE_KERNEL_RUN_TYPE or /kaggle/input is there", root, environ
-        )
+    if "KAGGLE_KERNEL_RUN_TYPE" in environ:
+        return _platform("kaggle", "KAGGLE_KERNEL_RUN_TYPE is set", root, environ)
+    if (root / "kaggle" / "input").is_dir():
+        return _platform("kaggle", "/kaggle/input is there", root, environ)
     if _nsml_data() is not None:
         return _platform("nsml", "the nsml package names a dataset", root, environ)
     contained = (root / ".dockerenv").exists() or (root / "run" / ".containerenv").exists()
