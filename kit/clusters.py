@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import tempfile
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +21,12 @@ from typing import Any
 import kit
 from kit import _memory, jobs
 from kit._memory import TRIM
-from kit.checks import positive_int
 from kit.errors import JobError, SettingsError
 from kit.jobs import Job, Outcome, call
 
 PARTS = 512  # in which many jobs are handed out: each costs a message there and back
-ANSWER, START = 10.0, 60.0
-"""Seconds in which a scheduler must answer, and in which a worker must be there."""
+ANSWER, GRACE, START = 10.0, 2.0, 60.0
+"""Seconds in which a scheduler must answer, more that Dask then takes, and in which a worker comes."""
 VERSION = "(__import__('kit').__version__, __import__('platform').python_version())"
 DEATHS = 1  # of a worker of our own in which a job may be at work: the second is suspicious
 
@@ -153,22 +153,45 @@ def on(
 
 
 def _connect(address: str) -> Any:
-    from distributed import Client
-
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every end
     kind, _, rest = address.partition(":")
-    if kind == "local":
-        return _local(positive_int("--cluster local:N", int(rest) if rest.isdigit() else 0))
+    if kind == "local" and rest.isdecimal() and int(rest) > 0:
+        return _local(int(rest))
     if "://" not in address:
-        raise SettingsError("no such cluster", expected="tcp://HOST:PORT or local:N",
-                            received=address)  # fmt: skip
-    try:
-        return Client(address, timeout=ANSWER)
-    except (OSError, ValueError) as error:
+        raise SettingsError(
+            "no such cluster", expected="tcp://HOST:PORT, or local:N with N from 1 on",
+            received=f"--cluster {address}", remedy="--cluster local:2 for two workers here",
+        )  # fmt: skip
+    found = _asked(address)
+    if isinstance(found, Exception):
         raise SettingsError(
             "the cluster does not answer", expected=f"a Dask scheduler within {ANSWER:.0f} s",
-            received=address, remedy="start one (dask scheduler), or look at host and port",
-        ) from error  # fmt: skip
+            received=address, remedy="start one (dask scheduler), or look at host and port: "
+            "8786 is a scheduler's, 8787 its dashboard's",
+        ) from found  # fmt: skip
+    return found
+
+
+def _asked(address: str) -> Any:
+    """Return the client of a scheduler, or why there is none.
+
+    Dask waits for ever for what accepts and says nothing, and takes what another kind of server
+    says for sizes of messages: so it asks in a thread, and may fail in any way.
+    """
+    from distributed import Client
+
+    found: list[Any] = [TimeoutError(f"no answer in {ANSWER:.0f} s")]
+
+    def ask() -> None:
+        try:
+            found[0] = Client(address, timeout=ANSWER)
+        except Exception as error:  # whatever another kind of server makes it do
+            found[0] = error
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER + GRACE)
+    return found[0]
 
 
 def _local(workers: int) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import signal
+import socketserver
 import subprocess
 import sys
 import threading
@@ -244,7 +245,31 @@ def test_an_address_that_does_not_answer_is_refused_in_time(
     assert time.monotonic() - start < 30
 
 
-@pytest.mark.parametrize("address", ["local:0", "local:two", "local:", "host", "8786"])
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n<html></html>" * 9])
+def test_what_listens_and_is_no_scheduler_is_refused_in_time(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "ANSWER", 1.0)
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(said)
+            over.wait(60)
+
+    over, start = threading.Event(), time.monotonic()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.server_address[1]}"
+        assert "the cluster does not answer" in refused(address)
+        over.set()
+        server.shutdown()
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(
+    "address", ["local:0", "local:two", "local:\u00b2", "local:", "host", "8786"]
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     assert "local:N" in refused(address)
 
