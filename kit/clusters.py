@@ -26,7 +26,7 @@ from kit.jobs import Job, Outcome, call
 
 PARTS = 512  # in which many jobs are handed out: each costs a message there and back
 ANSWER, GRACE, START = 10.0, 2.0, 60.0
-"""Seconds in which a scheduler must answer, more that Dask then takes, and in which a worker comes."""
+"""Seconds to answer in, for a scheduler; that Dask then takes besides; to come in, for a worker."""
 VERSION = "(__import__('kit').__version__, __import__('platform').python_version())"
 DEATHS = 1  # of a worker of our own in which a job may be at work: the second is suspicious
 
