@@ -19,13 +19,14 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from kit import _memory
 from kit.errors import JobError
-from kit.jobs import WORKER, Job, Outcome, call, dealt, engine
+from kit.jobs import WORKER, Engine, Job, Outcome, call, dealt, engine
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,7 @@ def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
 
     elsewhere = engine()
     if elsewhere is not None:
-        work = [Job(job.name, alone, (job,)) for job in jobs]
-        yield from map(_of_child, elsewhere.each(work, networks=True))
+        yield from _elsewhere(elsewhere, jobs)
         return
     room = _Room(min(workers, max(1, len(jobs))))
     found = Parallel(n_jobs=len(room.dealt), backend="threading", return_as="generator")(
@@ -68,9 +68,40 @@ def each(jobs: Sequence[Job], *, workers: int = 1) -> Generator[Outcome]:
             found.close()
 
 
-def alone(job: Job) -> Outcome:
-    """Run one job in a process of its own, from wherever this is called."""
-    return _Room(1).run(job)
+def _elsewhere(cluster: Engine, jobs: Sequence[Job]) -> Generator[Outcome]:
+    """Yield the outcomes of jobs in processes of a cluster's workers, which end if it is left."""
+    run = uuid.uuid4().hex
+    found = cluster.each([Job(job.name, alone, (job, run)) for job in jobs], networks=True)
+    try:
+        yield from map(_of_child, found)
+    except BaseException:  # an interrupt, or it is closed
+        found.close()
+        cluster.tell(end, run)
+        raise
+
+
+_rooms: dict[str, set[_Room]] = {}
+"""The rooms of this process, by the run that asked for them."""
+_ended: set[str] = set()
+
+
+def alone(job: Job, run: str) -> Outcome:
+    """Run one job in a process of its own, from wherever this is called; `end(run)` ends it."""
+    room = _Room(1)
+    _rooms.setdefault(run, set()).add(room)
+    if run in _ended:
+        room.end()
+    try:
+        return room.run(job)
+    finally:
+        _rooms[run].discard(room)
+
+
+def end(run: str) -> None:
+    """End the processes of a run that this process began, and begin no other."""
+    _ended.add(run)
+    for room in tuple(_rooms.get(run, ())):
+        room.end()
 
 
 def _of_child(found: Outcome) -> Outcome:

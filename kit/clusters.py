@@ -13,7 +13,7 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ DEATHS = 1  # of a worker of our own in which a job may be at work: the second i
 class Cluster:
     """A cluster that jobs run on; see `kit.jobs.Engine`."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, folders: Sequence[str] = ()) -> None:
+        """Take a client, and the folders that every worker must see."""
+        self._client, self._folders = client, tuple(folders)
 
     @property
     def size(self) -> int:
@@ -62,7 +63,9 @@ class Cluster:
         step = -(-len(work) // PARTS)
         parts = [work[start : start + step] for start in range(0, len(work), max(step, 1))]
         take = {"GPU": 1} if networks and self._gpus() else None
-        futures = self._client.map(_in_turn, parts, pure=False, resources=take)
+        futures = self._client.map(
+            _in_turn, parts, mine=_mine(), folders=self._folders, pure=False, resources=take
+        )
         try:
             for number, part in enumerate(parts):
                 yield from self._outcomes(part, futures[number], take)
@@ -73,6 +76,11 @@ class Cluster:
         finally:
             with contextlib.suppress(Exception):  # a lost cluster has nothing to cancel
                 self._client.cancel([future for future in futures if future is not None])
+
+    def tell(self, said: Callable[..., object], *args: object) -> None:
+        """Call a function once in each worker, at once, whatever it is doing."""
+        with contextlib.suppress(Exception):  # a lost cluster is told nothing
+            self._client.run(said, *args, on_error="return")
 
     def _gpus(self) -> bool:
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
@@ -93,7 +101,9 @@ class Cluster:
         from distributed import KilledWorker
 
         try:
-            (found,) = self._client.submit(_in_turn, [job], pure=False, resources=take).result()
+            (found,) = self._client.submit(
+                _in_turn, [job], mine=_mine(), folders=self._folders, pure=False, resources=take
+            ).result()
         except KilledWorker as error:
             died = JobError(
                 f"{job.name} killed its workers, and was set aside",
@@ -107,8 +117,35 @@ class Cluster:
             return outcome
 
 
-def _in_turn(part: Sequence[Job]) -> list[Outcome]:
+def _mine() -> tuple[str, str]:
+    """Return the versions of the kit and of Python here."""
+    return kit.__version__, platform.python_version()
+
+
+def _in_turn(part: Sequence[Job], mine: tuple[str, str], folders: Sequence[str]) -> list[Outcome]:
+    """Run some jobs, where the worker fits: it may have come after the first were looked at."""
+    where = platform.node()
+    if _mine() != mine:
+        raise _other_version(where, _mine(), mine)
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise _unseen(Path(folder), f"{where}: none of that name")
     return [call(job) for job in part]
+
+
+def _other_version(worker: str, said: Sequence[str], mine: Sequence[str]) -> SettingsError:
+    return SettingsError(
+        "a worker has another version", expected=f"kit {mine[0]} on Python {mine[1]}",
+        received=f"{worker}: kit {said[0]} on Python {said[1]}",
+        remedy="install the same on every machine",
+    )  # fmt: skip
+
+
+def _unseen(folder: Path, received: str) -> SettingsError:
+    return SettingsError(
+        "a worker does not see a folder", path=folder, received=received,
+        remedy="lay data and --out on a file system that all workers share",
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -144,7 +181,8 @@ def on(
             Path(folder).mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-") as mark:
                 _check_folder(client, Path(folder), Path(mark.name).name)
-        cluster = Cluster(client)
+        places = [str(Path(folder).resolve()) for folder in (*sees, *writes)]
+        cluster = Cluster(client, places)
         with jobs.through(cluster):
             yield cluster
     finally:
@@ -253,17 +291,13 @@ def _here(address: str) -> Any:
 
 def _check_versions(client: Any) -> None:
     """Refuse workers of another kit or Python: their results would not be ours."""
-    mine = (kit.__version__, platform.python_version())
+    mine = _mine()
     for worker, said in client.run(eval, VERSION, on_error="return").items():
         if isinstance(said, BaseException):
             raise SettingsError("a worker lacks the kit", received=f"{worker}: {said}",
                                 expected=f"kit {mine[0]}", remedy="install it there")  # fmt: skip
         if tuple(said) != mine:
-            raise SettingsError(
-                "a worker has another version", expected=f"kit {mine[0]} on Python {mine[1]}",
-                received=f"{worker}: kit {said[0]} on Python {said[1]}",
-                remedy="install the same on every machine",
-            )  # fmt: skip
+            raise _other_version(worker, said, mine)
 
 
 def _check_folder(client: Any, folder: Path, mark: str = "") -> None:
@@ -275,11 +309,8 @@ def _check_folder(client: Any, folder: Path, mark: str = "") -> None:
     seen = client.run(_listed, str(folder), on_error="return")
     for worker, said in seen.items():
         if not isinstance(said, list) or not set(names) <= set(said):
-            raise SettingsError(
-                "a worker does not see a folder", path=folder, received=f"{worker}: "
-                + ("none of that name" if not isinstance(said, list) else "another content"),
-                remedy="lay data and --out on a file system that all workers share",
-            )  # fmt: skip
+            other = "none of that name" if not isinstance(said, list) else "another content"
+            raise _unseen(folder, f"{worker}: {other}")
 
 
 def _listed(folder: str) -> list[str] | None:

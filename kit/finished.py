@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from kit import aggregate, inference, kinds, ledger, mil, store, submission
+from kit import aggregate, inference, jobs, kinds, ledger, mil, store, submission
 from kit.backend import load_backend
 from kit.checks import first
 from kit.ensemble import Ensemble
@@ -200,7 +199,7 @@ def _of_run(
     with (
         contextlib.nullcontext(work)
         if kept
-        else tempfile.TemporaryDirectory(prefix="kit-predict-") as folder
+        else jobs.scratch("kit-predict-", work.parent.parent) as folder
     ):
         place = Path(folder)
         index = FileIndex(place / "inputs.parquet")

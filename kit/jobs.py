@@ -58,6 +58,9 @@ class Engine(Protocol):
         Of jobs with `networks` each has a GPU to itself, where workers have any.
         """
 
+    def tell(self, said: Callable[..., object], *args: object) -> None:
+        """Call an importable function once in each worker, at once, whatever it is doing."""
+
     @property
     def size(self) -> int:
         """Return how many jobs run at a time."""
@@ -79,6 +82,18 @@ def through(engine: Engine) -> Iterator[None]:
 def engine() -> Engine | None:
     """Return what runs jobs in place of this machine's processes, if anything does."""
     return _engines[-1] if _engines else None
+
+
+def scratch(prefix: str, beside: Path) -> tempfile.TemporaryDirectory[str]:
+    """Return a temporary folder that all workers see.
+
+    Machines of a cluster share the place of the output alone: there it stands in the folder
+    `beside`, hidden.
+    """
+    if engine() is None:
+        return tempfile.TemporaryDirectory(prefix=prefix)
+    beside.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=f".{prefix}", dir=beside)
 
 
 def cores() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -305,7 +304,7 @@ def rehearse(
     Returns:
         As `cross_validate`, for up to `REHEARSED` images of each side.
     """
-    with tempfile.TemporaryDirectory(prefix="kit-rehearsal-") as folder:
+    with jobs.scratch("kit-rehearsal-", fits[0].path.parent) as folder:
         job = jobs.Job("the rehearsal", rehearsal, (fits[0], folds, views, Path(folder), then))
         if workers == 0:
             (found,) = jobs.values([jobs.call(job)])

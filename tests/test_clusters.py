@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import project
 import pytest
-from calls import crash, fail, square
+from calls import crash, fail, gone, slow, square
 
 import kit
 from kit import _memory, apart, clusters, jobs
@@ -214,6 +214,48 @@ def test_a_worker_of_another_version_is_refused_with_both_and_the_host(
     said = refused(address)
     assert "expected: kit 9.9.9" in said.lower() and f"kit {real} on Python" in said
     assert "tcp://127.0.0.1:" in said
+
+
+def test_a_worker_of_another_version_that_comes_later_does_no_job(
+    cluster: clusters.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = kit.__version__
+    monkeypatch.setattr(kit, "__version__", "9.9.9")  # as the workers differ from what asks
+    with pytest.raises(SettingsError, match=rf"kit 9\.9\.9 on.*kit {real} on.*every machine"):
+        run([Job("a", where)])
+
+
+def test_a_worker_that_loses_a_folder_does_no_job(address: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with clusters.on(address, sees=[tmp_path / "data"]):
+        assert len(run([Job("a", where)])) == 1
+        (tmp_path / "data").rmdir()
+        with pytest.raises(SettingsError, match=r"does not see a folder.*none of that name"):
+            run([Job("a", where)])
+
+
+def test_what_is_left_before_its_end_ends_the_processes_of_the_workers(
+    cluster: clusters.Cluster, tmp_path: Path
+) -> None:
+    with contextlib.closing(
+        apart.each([Job("quick", square, (2,)), Job("b", slow, (tmp_path,))])
+    ) as e:
+        assert next(e).value == 4
+        end = time.monotonic() + 60
+        while not (tmp_path / "started").is_file():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert gone(int((tmp_path / "started").read_text()))
+    assert not (tmp_path / "ended").exists()
+    assert [one.value for one in apart.each([Job("again", square, (3,))])] == [9]
+
+
+def test_later_data_are_read_by_the_workers_into_a_folder_that_they_see(
+    cluster: clusters.Cluster, tmp_path: Path
+) -> None:
+    with jobs.scratch("kit-test-", tmp_path / "beside") as folder:
+        assert Path(folder).parent == tmp_path / "beside"
+    assert list((tmp_path / "beside").iterdir()) == []
 
 
 def test_a_folder_that_a_worker_does_not_see_is_named(address: str, tmp_path: Path) -> None:

@@ -198,8 +198,10 @@ def predict(
     root = None
     if data is None and finished.is_dir():
         root = platforms.detect().root(runs.load(finished).dataset)
-    seen = [place for place in (data, root) if place is not None]
-    with clusters.on(cluster, sees=seen) as engine:
+    home = finished if finished.is_dir() else finished.parent
+    seen = [place for place in (home, data, root) if place is not None]
+    written = [out.parent, *([heatmaps] if heatmaps else [])]
+    with clusters.on(cluster, sees=seen, writes=written) as engine:
         size = engine.size if engine else workers or jobs.default_workers(1)
         unread: dict[str, str] = {}
         table = runs.predict(
