@@ -28,7 +28,8 @@ def ledger(rows: pd.DataFrame) -> Figure:
     columns(rows, ["id", "metric", "local", "low", "high", "leaderboard"])
     if not len(rows):
         raise TableError("no submission has both scores", received="0 rows",
-                         remedy="kit ledger score ID VALUE")  # fmt: skip
+                         remedy="kit ledger submit FILE --run RUN, and kit ledger score ID VALUE"
+                         )  # fmt: skip
     local, board = rows["local"].to_numpy(float), rows["leaderboard"].to_numpy(float)
     low, high = (rows[end].fillna(rows["local"]).to_numpy(float) for end in ("low", "high"))
     gap = float(np.mean(board - local))

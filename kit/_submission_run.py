@@ -130,6 +130,9 @@ def compare(rows: pd.DataFrame, made: Made, challenge: Challenge) -> list[Findin
     values = rows[column].astype(float).to_numpy()
     if len(pairs):
         found = _other_numbers(pairs[column].astype(float), pairs[f"{column}_own"])
+    if len(pairs) and style.value == "all" and not found:  # the numbers are the run's
+        label = style.value_column
+        found = _other_labels(pairs[label], pairs[f"{label}_own"].astype(str), challenge)
     return found + elsewhere(values, oof.to_numpy(dtype=float))
 
 

@@ -35,9 +35,7 @@ def of_column(rows: pd.DataFrame, style: Format, classes: Sequence[str]) -> list
         found = _of_numbers(rows[name].astype(float), str(name))
         if found:
             return found
-    if style.value == "label":
-        return _of_labels(rows[style.value_column])
-    return []
+    return [] if style.value == "probability" else _of_labels(rows[style.value_column])
 
 
 def _of_numbers(values: pd.Series, name: str) -> list[Finding]:

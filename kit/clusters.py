@@ -14,6 +14,7 @@ import platform
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,38 @@ VERSION = "(__import__('kit').__version__, __import__('platform').python_version
 DEATHS = 1  # of a worker of our own in which a job may be at work: the second is suspicious
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What each worker must fit at every job: it may have come after the first were looked at.
+
+    Attributes:
+        versions: Of the kit and of Python.
+        folder: The folder that jobs start in, for relative paths.
+        sees: Other folders that must be there.
+    """
+
+    versions: tuple[str, str]
+    folder: str
+    sees: tuple[str, ...]
+
+    def keep(self) -> None:
+        """Go to the folder, in a worker, or raise `SettingsError` where it does not fit."""
+        where, mine = platform.node(), _mine()
+        if mine != self.versions:
+            raise _other_version(where, mine, self.versions)
+        for place in (self.folder, *self.sees):
+            if not os.path.isdir(place):
+                raise _unseen(Path(place), f"{where}: none of that name")
+        os.chdir(self.folder)
+
+
 class Cluster:
     """A cluster that jobs run on; see `kit.jobs.Engine`."""
 
-    def __init__(self, client: Any, folders: Sequence[str] = ()) -> None:
+    def __init__(self, client: Any, sees: Sequence[str] = ()) -> None:
         """Take a client, and the folders that every worker must see."""
-        self._client, self._folders = client, tuple(folders)
+        self._client = client
+        self._terms = Terms(_mine(), os.getcwd(), tuple(sees))
 
     @property
     def size(self) -> int:
@@ -63,9 +90,7 @@ class Cluster:
         step = -(-len(work) // PARTS)
         parts = [work[start : start + step] for start in range(0, len(work), max(step, 1))]
         take = {"GPU": 1} if networks and self._gpus() else None
-        futures = self._client.map(
-            _in_turn, parts, mine=_mine(), folders=self._folders, pure=False, resources=take
-        )
+        futures = self._client.map(_in_turn, parts, terms=self._terms, pure=False, resources=take)
         try:
             for number, part in enumerate(parts):
                 yield from self._outcomes(part, futures[number], take)
@@ -102,7 +127,7 @@ class Cluster:
 
         try:
             (found,) = self._client.submit(
-                _in_turn, [job], mine=_mine(), folders=self._folders, pure=False, resources=take
+                _in_turn, [job], terms=self._terms, pure=False, resources=take
             ).result()
         except KilledWorker as error:
             died = JobError(
@@ -122,14 +147,8 @@ def _mine() -> tuple[str, str]:
     return kit.__version__, platform.python_version()
 
 
-def _in_turn(part: Sequence[Job], mine: tuple[str, str], folders: Sequence[str]) -> list[Outcome]:
-    """Run some jobs, where the worker fits: it may have come after the first were looked at."""
-    where = platform.node()
-    if _mine() != mine:
-        raise _other_version(where, _mine(), mine)
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise _unseen(Path(folder), f"{where}: none of that name")
+def _in_turn(part: Sequence[Job], terms: Terms) -> list[Outcome]:
+    terms.keep()
     return [call(job) for job in part]
 
 
@@ -263,19 +282,18 @@ def _await_workers(client: Any, address: str) -> None:
 def _here(address: str) -> Any:
     """Return what prepares every worker, also one that comes later.
 
-    It stands in this process's folder, its libraries have one thread each, freed memory is kept for
-    the next array, and the workers of this machine have the GPUs dealt out to them. Elsewhere those
-    that start workers say which GPU each has
+    Its libraries have one thread each, freed memory is kept for the next array, and the workers of
+    this machine have the GPUs dealt out to them. Elsewhere those that start workers say which GPU
+    each has
     (`CUDA_VISIBLE_DEVICES=0 dask worker … --resources GPU=1`).
     """
     from distributed import WorkerPlugin
 
     class Here(WorkerPlugin):  # type: ignore[misc, unused-ignore]
-        def __init__(self, folder: str, dealt: Sequence[str]) -> None:
-            self.folder, self.dealt = folder, dealt
+        def __init__(self, dealt: Sequence[str]) -> None:
+            self.dealt = dealt
 
         async def setup(self, worker: Any) -> None:
-            os.chdir(self.folder)
             os.environ.update(jobs.WORKER)
             _memory.keep_freed()
             if self.dealt:
@@ -286,12 +304,19 @@ def _here(address: str) -> Any:
 
     kind, _, workers = address.partition(":")
     dealt = jobs.dealt(int(workers)) if kind == "local" else []
-    return Here(os.getcwd(), [place for place in dealt if place is not None])
+    return Here([place for place in dealt if place is not None])
 
 
 def _check_versions(client: Any) -> None:
     """Refuse workers of another kit or Python: their results would not be ours."""
     mine = _mine()
+    try:
+        client.run_on_scheduler(eval, VERSION)
+    except Exception as error:  # whatever its import of the kit made it do
+        raise SettingsError(
+            "the scheduler lacks the kit: it reads the jobs", received=error,
+            expected=f"kit {mine[0]}", remedy="install it there",
+        ) from error  # fmt: skip
     for worker, said in client.run(eval, VERSION, on_error="return").items():
         if isinstance(said, BaseException):
             raise SettingsError("a worker lacks the kit", received=f"{worker}: {said}",

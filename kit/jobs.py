@@ -249,11 +249,13 @@ class _Pool:
         from joblib.externals.loky.process_executor import BrokenProcessPool
 
         for _ in range(tries):
+            self.executor = _executor(1)  # an interrupt closes it
             try:
-                outcome: Outcome = _executor(1).submit(call, self.jobs[at]).result()
+                outcome: Outcome = self.executor.submit(call, self.jobs[at]).result()
             except BrokenProcessPool as error:
                 ending = _ending(error)
             else:
+                self.executor = None
                 return outcome
         name = self.jobs[at].name
         died = JobError(f"{name} killed its worker twice, and was set aside", received=ending,

@@ -125,7 +125,9 @@ def submit(
         found = _find(ledger, name)
         if found["submitted"]:
             raise LedgerError("it was handed in before", received=f"{found['id']}, "
-                              f"{found['submitted']}", path=ledger)  # fmt: skip
+                              f"{found['submitted']}", path=ledger,
+                              remedy="its line stands: hand it in again if the upload failed, "
+                              "then kit ledger score")  # fmt: skip
         now = now or datetime.now(UTC)
         free = free_at(ledger, quota, now)
         if quota is not None and free > now:
@@ -216,9 +218,12 @@ def meaning(table: pd.DataFrame) -> list[str]:
     """
     rows = scored(table)
     if not len(rows):
-        return [
-            "no submission has both scores yet: nothing can be said (kit ledger score ID VALUE)"
-        ]
+        judged = int((table["leaderboard"] != "").sum())
+        missing = (
+            f"the {judged} judged have no local score: kit ledger submit FILE --run RUN gives it"
+            if judged else "kit ledger score ID VALUE"
+        )  # fmt: skip
+        return [f"no submission has both scores yet: nothing can be said ({missing})"]
     gap = rows["leaderboard"] - rows["local"]
     said = [f"leaderboard less local: {gap.mean():+.4f}"]
     if len(rows) > 1:

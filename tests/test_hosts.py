@@ -120,9 +120,14 @@ def test_a_run_of_another_challenge_is_refused(home: Path) -> None:
         parts.networks(home / "run", home, "khd2020")
 
 
-def test_a_relative_place_of_the_model_is_refused(home: Path) -> None:
-    with pytest.raises(BundleError, match="must be absolute"):
-        bundles.make("docker", "tiny", home / "out", train=True, place="data/model")
+@pytest.mark.parametrize(
+    "place", ["data/model", "/data/mo del", '/data/"; rm', "/etc", "/work/model", "/", "/data/../x"]
+)
+def test_a_place_of_the_model_that_is_no_folder_of_its_own_is_refused(
+    place: str, home: Path
+) -> None:
+    with pytest.raises(BundleError, match="must be an absolute folder"):
+        bundles.make("docker", "tiny", home / "out", train=True, place=place)
 
 
 def test_a_python_without_a_pinned_base_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,11 @@ BROKEN = [
     Case("a module beside the notebook", text("helpers.py", "a = 1"), "beside-code"),
     Case("a kernel of R", notebook(lambda n: n["metadata"].update(
         kernelspec={"name": "ir", "display_name": "R", "language": "R"})), "kernel-language"),
+    Case("a kernel named ir", notebook(lambda n: n["metadata"].update(
+        kernelspec={"name": "ir", "display_name": "R"})), "kernel-language"),
+    Case("a title of two lines", kernel(title="kit\ntiny"), "title-short"),
+    Case("pip from the network", notebook(lambda n: n["cells"].append(
+        {"cell_type": "code", "metadata": {}, "source": ["!pip install -q timm"]})), "pip"),
     Case("a licence that Kaggle does not know", dataset(licenses=[{"name": "MITx"}]), "licence"),
     Case("no dataset metadata", lambda f: (f / FOLDER / DATASET).unlink(), "dataset-metadata",
          True),
@@ -238,6 +243,8 @@ VALID: dict[str, Change] = {
     "a dataset's version": kernel(dataset_sources=[OWN[0], "ann/tiny-data/4"]),
     "a licence of its own": dataset(licenses=[{"name": "CC-BY-NC-SA-4.0"}]),
     "a number": kernel(id_no=12345),
+    "pip from what is attached": notebook(lambda n: n["cells"].append(
+        {"cell_type": "code", "metadata": {}, "source": ["!pip install --no-index ./a.whl"]})),
     "keywords": kernel(keywords=["mri"]),
     "a pinned image": kernel(docker_image_pinning_type="original"),
     "a script": script,

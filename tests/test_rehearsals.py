@@ -139,7 +139,7 @@ def test_khd2020_on_nsml(tmp_path: Path) -> None:
             "upload": (lambda: emptied(upload), "the bundle's folder is not empty"),
             "train": (lambda: edited(session, "    save, load, infer",
                                      f"{EARLY}    save, load, infer"),
-                      "nothing may be read before nsml.paused returns"),
+                      "nothing may be read before nsml.paused is called"),
             "order": (lambda: edited(root / "log.jsonl", '"bind"', '"paused"'), "another order"),
             "figures": (lambda: edited(root / "log.jsonl", '"values": {', '"values": {}, "x": {'),
                         "no figure was reported"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kit.bundles import parts, scan
 from kit.bundles.kernel_rules import OWNER, SLUG
-from kit.bundles.push import DATASET, FOLDER, Push, Rules, read, said
+from kit.bundles.push import DATASET, FOLDER, Push, Rules, read, said, unread
 from kit.errors import KitError
 
 KEYS = (
@@ -35,7 +35,7 @@ def _parts(push: Push) -> list[str]:
 def _metadata(push: Push) -> Iterator[str]:
     path = push.attached / DATASET
     if read(path) is None:
-        yield "no JSON object" if path.is_file() else "no such file"
+        yield unread(path)
 
 
 @RULES("dataset-unknown-key", "no key but Kaggle's: others pass in silence",

@@ -20,6 +20,11 @@ from kit.platforms import MODEL
 MOST_MB = 2000.0
 BASES = {(3, 11): "3.11.13", (3, 12): "3.12.11", (3, 13): "3.13.7"}
 """Of the official Python images: the packages are pinned as this Python has them."""
+PLACE = re.compile(
+    r"/(?!(?:bin|boot|dev|etc|lib\w*|opt|proc|root|run|sbin|sys|tmp|usr|var|work)(?:/|$))"
+    r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*"
+)
+"""A folder that no shell splits, and that neither the image nor the system needs."""
 PACKED = "model"
 NOTEBOOK_ONLY = ("ipykernel", "jupytext", "nbconvert", "papermill")
 """What no script of a container runs."""
@@ -68,9 +73,12 @@ def fill(folder: Path, challenge: Challenge, options: Options) -> None:
         BundleError: This Python has no pinned base, or a package's version is not known.
     """
     name, place = challenge.name, options.place
-    if not place.startswith("/"):
-        raise BundleError("the models' place in the container must be absolute", received=place,
-                          expected="such as /data/model or /data/volume")  # fmt: skip
+    if not PLACE.fullmatch(place):
+        raise BundleError(
+            "the models' place must be an absolute folder of the container's own, without blanks",
+            received=place, expected="such as /data/model or /data/volume",
+            remedy="--place /data/volume",
+        )  # fmt: skip
     parts.wheel(folder)
     model = f'"${{KIT_ROOT:-}}$KIT_MODEL/{name}"'
     if not options.train:

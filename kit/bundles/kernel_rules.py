@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kit.bundles.push import FOLDER, KERNEL, PLACEHOLDER, Push, Rules, read, said
+from kit.bundles.push import FOLDER, KERNEL, PLACEHOLDER, Push, Rules, read, said, unread
 
 FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
 SOURCES = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
@@ -43,7 +43,7 @@ def slug_of(identity: object) -> str:
 def _metadata(push: Push) -> Iterator[str]:
     path = push.folder / KERNEL
     if read(path) is None:
-        yield "no JSON object" if path.is_file() else "no such file"
+        yield unread(path)
 
 
 @RULES("unknown-key", "no key but Kaggle's: others pass in silence", "correct its spelling")
@@ -109,17 +109,21 @@ def _owner(push: Push) -> Iterator[str]:
 
 
 @RULES("owner-unknown", "the owner is you and no placeholder",
-       f"put your name on Kaggle for {PLACEHOLDER} in both metadata files, or bundle again with "
-       "--owner NAME")  # fmt: skip
+       f"put your name on Kaggle for {PLACEHOLDER} in both metadata files; or delete the folder "
+       "and bundle again with --owner NAME")  # fmt: skip
 def _placeholder(push: Push) -> Iterator[str]:
     if str(push.kernel.get("id", "")).split("/")[0] == PLACEHOLDER:
         yield PLACEHOLDER
 
 
-@RULES("title-short", f"the title has {LEAST_TITLE} characters or more", "choose a longer one")
+@RULES(
+    "title-short",
+    f"the title has {LEAST_TITLE} characters or more, in one line",
+    "choose a longer one",
+)
 def _title(push: Push) -> Iterator[str]:
     title = push.kernel.get("title")
-    if title and (not isinstance(title, str) or len(title) < LEAST_TITLE):
+    if title and (not isinstance(title, str) or len(title) < LEAST_TITLE or "\n" in title):
         yield said(title)
 
 

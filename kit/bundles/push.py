@@ -95,6 +95,17 @@ def read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def unread(path: Path) -> str:
+    """Return why a file is no JSON object."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "no such file"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "no JSON object"
+
+
 def said(value: object) -> str:
     """Return a value of a metadata file as it is written there."""
     return json.dumps(value, ensure_ascii=False)

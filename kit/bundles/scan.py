@@ -101,8 +101,8 @@ def refuse_surplus(folder: Path, most_mb: float) -> None:
         return
     raise BundleError(
         "the bundle is too large", expected=f"at most {most_mb:,g} MB", received=largest(found),
-        remedy="a run of fewer or smaller networks (kit run --seeds, --set model=), "
-        "or another limit, --max-mb",
+        remedy="leave out what need not travel, take a run of fewer or smaller networks "
+        "(kit run --seeds, --set model=), or another limit, --max-mb",
     )  # fmt: skip
 
 

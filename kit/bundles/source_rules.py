@@ -164,9 +164,25 @@ def _kernel_language(push: Push) -> Iterator[str]:
     metadata = push.notebook.get("metadata")
     found = metadata.get("kernelspec") if isinstance(metadata, dict) else None
     given = found.get("language") if isinstance(found, dict) else None
+    if isinstance(found, dict) and str(found.get("name")).lower() in ("ir", "r"):
+        given = "R"
     asked = push.kernel.get("language")
     if isinstance(given, str) and isinstance(asked, str) and asked[:1] != given[:1].lower():
         yield f"{said(given)}, language is {said(asked)}"
+
+
+@RULES("pip", "no cell installs from the network: there is none",
+       "attach a wheel, and install it with --no-index")  # fmt: skip
+def _pip(push: Push) -> Iterator[str]:
+    for number, cell in enumerate(push.cells):
+        for line in "".join(cell.get("source", "")).splitlines():
+            if (
+                re.match(
+                    r"\s*[!%]\s*(?:pip3?|python\S* -m pip|conda|apt\S*)\s+(?:-\S+\s+)*install", line
+                )
+                and "--no-index" not in line
+            ):
+                yield f"cell {number}: {line.strip()}"
 
 
 @RULES("outputs", "the notebook carries no outputs: they may show data", "clear them")

@@ -40,7 +40,7 @@ def bundle(
         str, typer.Option(help="Kaggle: the accelerator, or none.", metavar="ID")
     ] = "NvidiaTeslaT4",
     max_mb: Annotated[
-        float | None, typer.Option(help="Most megabytes [the platform's].", min=1, metavar="MB")
+        float | None, typer.Option(help="Most megabytes [the platform's].", min=0.01, metavar="MB")
     ] = None,
     place: Annotated[
         str, typer.Option(help="Docker: where what is trained is kept.", metavar="PATH")

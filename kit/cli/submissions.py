@@ -143,7 +143,8 @@ def ledger_score(
     official = find(challenge, load_manifest()).official
     most = 1.0 if official is None else official.scale
     if not 0 <= value <= most * 1.001:
-        raise LedgerError("no such score", expected=f"0 to {most:g}", received=value)
+        raise LedgerError("no such score", expected=f"0 to {most:g}", received=value,
+                          remedy=f"write it on {challenge}'s own scale")  # fmt: skip
     ledger.score(place(challenge) / "ledger.csv", name, value, note=note)
     typer.echo(f"{name} {value}")
     return OK
@@ -221,4 +222,4 @@ def _draw(ledger_path: Path, figure: Path) -> None:
 
 
 def _clock(when: datetime) -> str:
-    return when.astimezone().strftime("%Y-%m-%d %H:%M")
+    return when.astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -68,7 +68,8 @@ class Done:
     def last(self) -> str:
         """Return the last lines that the command wrote on standard error, else on output."""
         lines = [line.strip() for line in (self.err.strip() or self.out.strip()).splitlines()]
-        return " | ".join([line for line in lines if line][-LAST:]) or "it said nothing"
+        told = [line for line in lines if line.strip("^~ ")]  # Python marks places below a line
+        return " | ".join(told[-LAST:]) or "it said nothing"
 
 
 def wanted_network(done: Done) -> bool:
