@@ -23,7 +23,8 @@ def first(values: Iterable[object], n: int = SHOWN) -> str:
 
 def close(word: str, known: Iterable[str]) -> str | None:
     """Return a hint that names the known words nearest to `word`; None if none is near."""
-    found = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.5)
+    names = {name.lower(): name for name in sorted(known)}
+    found = [names[one] for one in difflib.get_close_matches(word.lower(), names, 3, cutoff=0.5)]
     return f"did you mean {' or '.join(found)}?" if found else None
 
 

@@ -13,6 +13,7 @@ import os
 import platform
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +26,9 @@ from kit._memory import TRIM
 from kit.errors import JobError, SettingsError
 from kit.jobs import Job, Outcome, call
 
+log = logging.getLogger(__name__)
+
+LOOK = 5.0  # seconds after which one looks whether workers are left
 PARTS = 512  # in which many jobs are handed out: each costs a message there and back
 ANSWER, GRACE, START = 10.0, 2.0, 60.0
 """Seconds to answer in, for a scheduler; that Dask then takes besides; to come in, for a worker."""
@@ -116,19 +120,47 @@ class Cluster:
         from distributed import KilledWorker
 
         try:
-            found: list[Outcome] = future.result()
-            return found
+            return self._result(future)
         except KilledWorker:
             return [self._once_more(job, take) for job in part]
+
+    def _result(self, future: Any) -> list[Outcome]:
+        """Return what a job gave, and do not wait for ever where no worker is left."""
+        alone: float | None = None
+        while True:
+            try:
+                found: list[Outcome] = future.result(timeout=LOOK)
+            except TimeoutError:
+                if future.done():  # the job's own
+                    raise
+            else:
+                return found
+            if self.size:
+                alone = None
+            elif alone is None:
+                alone = time.monotonic()
+                log.warning("no worker is left; waiting for another")
+                self._begin_again()
+            elif time.monotonic() - alone > START:
+                raise JobError("the cluster has no workers left", remedy="start some: dask worker "
+                               "ADDRESS; the same command goes on where it was")  # fmt: skip
+
+    def _begin_again(self) -> None:
+        """Start our own workers anew: one that dies while it starts is not replaced by Dask."""
+        own = self._client.cluster
+        if own is not None:
+            number = len(own.workers) or jobs.cores()
+            own.scale(0)
+            own.scale(number)
 
     def _once_more(self, job: Job, take: Any) -> Outcome:
         """Return a job's outcome, or that its worker dies of it alone."""
         from distributed import KilledWorker
 
         try:
-            (found,) = self._client.submit(
+            (found,) = self._result(self._client.submit(
                 _in_turn, [job], terms=self._terms, pure=False, resources=take
-            ).result()
+            ))  # fmt: skip
         except KilledWorker as error:
             died = JobError(
                 f"{job.name} killed its workers, and was set aside",
@@ -138,8 +170,7 @@ class Cluster:
             )  # fmt: skip
             return Outcome(job.name, None, died, 0.0)
         else:
-            outcome: Outcome = found
-            return outcome
+            return found
 
 
 def _mine() -> tuple[str, str]:
@@ -264,7 +295,7 @@ def _local(workers: int) -> Any:
     }):  # fmt: skip
         return Client(
             n_workers=workers, threads_per_worker=1, processes=True, env=jobs.WORKER,
-            dashboard_address=None, silence_logs=logging.CRITICAL,
+            dashboard_address=":0", silence_logs=logging.CRITICAL,
         )  # fmt: skip
 
 

@@ -228,8 +228,13 @@ def meaning(table: pd.DataFrame) -> list[str]:
     said = [f"leaderboard less local: {gap.mean():+.4f}"]
     if len(rows) > 1:
         said = [f"{said[0]} on average of {len(rows)}, from {gap.min():+.4f} to {gap.max():+.4f}"]
-    shared = "all are judged on the same cases and share their luck: choose by the local score"
-    return [*said, _inside(rows), _order(rows), shared]
+    order = _order(rows)
+    shared = "all are judged on the same cases and share their luck"
+    if "a worse one there" in order:
+        shared += "; the local score does not measure what is judged: look at it before you choose"
+    else:
+        shared += ": choose by the local score"
+    return [*said, _inside(rows), order, shared]
 
 
 def _inside(rows: pd.DataFrame) -> str:
@@ -241,12 +246,16 @@ def _inside(rows: pd.DataFrame) -> str:
     above = int((known["leaderboard"] > known["high"]).sum())
     inside = len(known) - below - above
     share = f"{inside} of {len(known)} leaderboard scores lie in the local 95 % interval"
-    if not below + above:
-        return f"{share}: the gap is no more than chance among our own patients"
     parts = [f"{n} {side}" for n, side in ((below, "below"), (above, "above")) if n]
+    share = ", ".join([share, " and ".join(parts)]) if parts else share
+    if len(known) < FEW:
+        return f"{share}; from fewer than {FEW} no claim is made"
+    if not parts:
+        return f"{share}: chance among our own patients is enough to explain the gap"
+    flatters = ", or a local score that flatters" if below else ""
     return (
-        f"{share}, {' and '.join(parts)}: more than chance among our own patients, such as other "
-        "patients, scanners or prevalence, or a local score that flatters"
+        f"{share}: more than chance among our own patients; the judge's cases have theirs besides, "
+        f"and may be of other patients, scanners or prevalence{flatters}"
     )
 
 
@@ -261,8 +270,9 @@ def _order(rows: pd.DataFrame) -> str:
     if math.isnan(found.statistic):
         return "one score is the same for all: their order says nothing"
     said = f"Kendall's tau {found.statistic:.2f}, p = {found.pvalue:.3f}, {len(rows)} scored"
-    if found.pvalue < 0.05 and found.statistic > 0:
-        return f"a better local score went with a better one there: {said}"
+    if found.pvalue < 0.05:
+        other = "better" if found.statistic > 0 else "worse"
+        return f"a better local score went with a {other} one there: {said}"
     return f"whether a better local score is a better one there cannot be told: {said}"
 
 

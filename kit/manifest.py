@@ -89,7 +89,7 @@ class Dataset(Layout):
             )  # fmt: skip
         place = Path(self.roots[platform])
         if data is None and mount is not None:
-            return self._mounted(mount, mounts.below(self.roots[platform]))
+            return self._mounted(mount, mounts.below(self.roots[platform]), platform)
         if data is not None and place.is_absolute():
             place = Path(self.roots["local"])
         root = (Path(data) if data is not None else home(self.manifest) / "data") / place
@@ -97,12 +97,17 @@ class Dataset(Layout):
             raise self.missing(root)
         return root
 
-    def _mounted(self, mount: Path, path: str) -> Path:
+    def _mounted(self, mount: Path, path: str, platform: str) -> Path:
         own = [mount] if mount.name == path else []  # NSML mounts one dataset, under its name
         for root in [*own, *mounts.places(mount, path)]:
             if root.is_dir():
                 return root
         error = self.missing(mount / path)
+        if platform == "nsml":
+            raise MissingDataError(
+                error.what, expected=f"{mount}, named {path}, or {mount / path}",
+                remedy=f"nsml run -d {path}, or the manifest's root for nsml corrected",
+            )  # fmt: skip
         raise MissingDataError(
             error.what, expected=f"one of {mounts.looked_for(mount, path)}",
             remedy=f"add it to the notebook's inputs, or {error.remedy}",

@@ -251,6 +251,19 @@ def test_what_is_left_before_its_end_ends_the_processes_of_the_workers(
     assert [one.value for one in apart.each([Job("again", square, (3,))])] == [9]
 
 
+def test_a_cluster_without_a_worker_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(clusters, "LOOK", 0.3)
+    with clusters.on("local:1") as own:
+        assert own is not None
+        with contextlib.closing(own.each([Job("a", once, (tmp_path, 1))] * 3)) as found:
+            assert next(found).value == 1
+            own._client.cluster.scale(0)  # as if it had died while it started
+            assert [one.value for one in found] == [1, 1]
+    assert "no worker is left" in caplog.text
+
+
 def test_later_data_are_read_by_the_workers_into_a_folder_that_they_see(
     cluster: clusters.Cluster, tmp_path: Path
 ) -> None:

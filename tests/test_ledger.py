@@ -317,17 +317,27 @@ def test_the_gap_is_told_and_few_submissions_make_no_claim() -> None:
     assert three[1].startswith("2 of 3") and "1 above" in three[1]
     assert "fewer than 5: no claim" in three[2]
     inside = ledger.meaning(entered([(0.8, 0.78), (0.82, 0.83)]))
-    assert inside[1].endswith("no more than chance among our own patients")
+    assert inside[1].endswith("from fewer than 5 no claim is made")
+    many = ledger.meaning(entered([(0.8 + k / 100, 0.8) for k in range(5)]))
+    assert many[1].endswith("chance among our own patients is enough to explain the gap")
+    above = ledger.meaning(entered([(0.7, 0.9)] * 5))[1]
+    assert "more than chance" in above and "flatters" not in above
+    assert "flatters" in ledger.meaning(entered([(0.9, 0.7)] * 5))[1]
+    judged = entered([]).reindex(range(2)).assign(local="", leaderboard=["0.8", "0.7"])
+    assert "the 2 judged have no local score" in ledger.meaning(judged)[0]
     assert "have no interval" in ledger.meaning(entered([(0.8, 0.78)], half=None))[1]
 
 
 def test_the_order_is_claimed_only_where_chance_does_not_make_it() -> None:
+    falling = ledger.meaning(entered([(0.7 + k / 100, 0.9 - k / 100) for k in range(6)]))
+    assert falling[2].startswith("a better local score went with a worse one there")
+    assert "look at it before you choose" in falling[3]
     rising = [(0.7 + k / 100, 0.6 + k / 100) for k in range(5)]
     said = ledger.meaning(entered(rising))[2]  # of 120 orders two are as far: p = 2 / 120
     assert said == ("a better local score went with a better one there: Kendall's tau 1.00, "
                     "p = 0.017, 5 scored")  # fmt: skip
     falling = ledger.meaning(entered([(a, -b + 1.5) for a, b in rising]))[2]
-    assert falling.startswith("whether a better local score is a better one there cannot be told")
+    assert falling.startswith("a better local score went with a worse one there")
     mixed = ledger.meaning(entered([(0.7, 0.6), (0.71, 0.63), (0.72, 0.61), (0.73, 0.6),
                                     (0.74, 0.64)]))[2]  # fmt: skip
     assert "cannot be told" in mixed

@@ -32,7 +32,9 @@ def test_a_bare_machine_is_local(tmp_path: Path) -> None:
 
 
 def test_kaggle_is_known_by_its_variable_or_its_folder(tmp_path: Path) -> None:
-    assert platforms.detect({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, tmp_path).name == "kaggle"
+    for name in ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_IS_COMPETITION_RERUN"):
+        found = platforms.detect({name: "1"}, tmp_path)
+        assert (found.name, found.how) == ("kaggle", f"{name} is set")
     (tmp_path / "kaggle" / "input").mkdir(parents=True)
     found = platforms.detect({}, tmp_path)
     assert (found.name, found.data) == ("kaggle", tmp_path / "kaggle" / "input")

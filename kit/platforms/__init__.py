@@ -152,8 +152,9 @@ def _detect(environ: Mapping[str, str], root: Path) -> Platform:
         return _platform(
             choice("KIT_PLATFORM", named, NAMES), "KIT_PLATFORM says so", root, environ
         )
-    if "KAGGLE_KERNEL_RUN_TYPE" in environ:
-        return _platform("kaggle", "KAGGLE_KERNEL_RUN_TYPE is set", root, environ)
+    for name in ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_IS_COMPETITION_RERUN"):
+        if name in environ:
+            return _platform("kaggle", f"{name} is set", root, environ)
     if (root / "kaggle" / "input").is_dir():
         return _platform("kaggle", "/kaggle/input is there", root, environ)
     if _nsml_data() is not None:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from kit import pace, platforms
+from kit.checks import choice
 from kit.errors import KitError
 from kit.manifest import Dataset
 from kit.platforms import _nsml_run
@@ -77,6 +78,7 @@ def session(
     Raises:
         KitError: There is no nsml package here, or the run would break one of NSML's limits.
     """
+    choice("--mode", mode, ("train", "test"))
     nsml, out, chosen = _nsml(), OUT / challenge / "nsml", parse(list(settings))
     here = platforms.detect()
     if mode == "train":
