@@ -16,7 +16,7 @@ class Frame:
     """A slice as stored; `pixels` is None where only headers were read.
 
     `window` is the lowest and the highest value shown, in rescaled values; `space` names the frame
-    of reference that `position` is in.
+    of reference that `position` is in; `patient` and `series` are the file's own ids, or "".
     """
 
     path: Path
@@ -31,6 +31,8 @@ class Frame:
     pixel_spacing: tuple[float, float]
     window: tuple[float, float] | None
     space: str | None
+    patient: str
+    series: str
 
     @property
     def placed(self) -> bool:
@@ -66,7 +68,10 @@ def read(path: Path, *, pixels: bool = True) -> list[Frame]:
     except ImageError:
         raise
     except Exception as error:  # a cut header raises whatever its bytes happen to say, and when
-        raise ImageError("not a readable DICOM file", received=str(error), path=path) from error
+        raise ImageError(
+            "not a readable DICOM file", received=str(error).split("  ")[0].split(". Use")[0],
+            path=path, remedy="copy or download it again",
+        ) from error  # fmt: skip
 
 
 def _frames(data: Any, path: Path, *, pixels: bool) -> list[Frame]:
@@ -136,6 +141,7 @@ def _frame(
         axes=None if not axes else np.array(axes, dtype=np.float64).reshape(2, 3),
         pixel_spacing=(float(rows), float(columns)),
         window=_window(said), space=data.get("FrameOfReferenceUID"),
+        patient=str(data.get("PatientID") or ""), series=str(data.get("SeriesInstanceUID") or ""),
     )  # fmt: skip
 
 
@@ -169,7 +175,8 @@ def _rescaling(said: _Said, path: Path) -> tuple[float, float]:
     found = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
     if not np.isfinite(found).all() or found[0] == 0:
         raise ImageError("slope and intercept leave no image", expected="a slope that is not 0",
-                         received=f"slope {slope}, intercept {intercept}", path=path)  # fmt: skip
+                         received=f"slope {found[0]:g}, intercept {found[1]:g}", path=path,
+                         remedy="write the file again, or leave its study out")  # fmt: skip
     return found
 
 

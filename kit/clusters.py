@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import tempfile
 import threading
 import time
@@ -33,6 +34,7 @@ PARTS = 512  # in which many jobs are handed out: each costs a message there and
 ANSWER, GRACE, START = 10.0, 2.0, 60.0
 """Seconds to answer in, for a scheduler; that Dask then takes besides; to come in, for a worker."""
 VERSION = "(__import__('kit').__version__, __import__('platform').python_version())"
+BACKEND = "KERAS_BACKEND"
 DEATHS = 1  # of a worker of our own in which a job may be at work: the second is suspicious
 
 
@@ -44,11 +46,13 @@ class Terms:
         versions: Of the kit and of Python.
         folder: The folder that jobs start in, for relative paths.
         sees: Other folders that must be there.
+        backend: KERAS_BACKEND of the command; "": none is said.
     """
 
     versions: tuple[str, str]
     folder: str
     sees: tuple[str, ...]
+    backend: str
 
     def keep(self) -> None:
         """Go to the folder, in a worker, or raise `SettingsError` where it does not fit."""
@@ -59,6 +63,9 @@ class Terms:
             if not os.path.isdir(place):
                 raise _unseen(Path(place), f"{where}: none of that name")
         os.chdir(self.folder)
+        os.environ.pop(BACKEND, None)
+        if self.backend:  # the processes that train begin with it
+            os.environ[BACKEND] = self.backend
 
 
 class Cluster:
@@ -67,7 +74,7 @@ class Cluster:
     def __init__(self, client: Any, sees: Sequence[str] = ()) -> None:
         """Take a client, and the folders that every worker must see."""
         self._client = client
-        self._terms = Terms(_mine(), os.getcwd(), tuple(sees))
+        self._terms = Terms(_mine(), os.getcwd(), tuple(sees), os.environ.get(BACKEND, ""))
 
     @property
     def size(self) -> int:
@@ -240,16 +247,27 @@ def on(
             client.close()
 
 
-def _connect(address: str) -> Any:
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every end
+def own_workers(address: str) -> int:
+    """Return how many workers of this machine an address asks for; 0: those of a scheduler.
+
+    Raises:
+        SettingsError: It is no address.
+    """
     kind, _, rest = address.partition(":")
     if kind == "local" and rest.isdecimal() and int(rest) > 0:
-        return _local(int(rest))
-    if "://" not in address:
+        return int(rest)
+    if not re.fullmatch(r"(?:tcp|tls|ucx)://\S+:\d+", address):
         raise SettingsError(
             "no such cluster", expected="tcp://HOST:PORT, or local:N with N from 1 on",
             received=f"--cluster {address}", remedy="--cluster local:2 for two workers here",
         )  # fmt: skip
+    return 0
+
+
+def _connect(address: str) -> Any:
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every end
+    if own_workers(address):
+        return _local(own_workers(address))
     found = _asked(address)
     if isinstance(found, Exception):
         raise SettingsError(
@@ -333,9 +351,16 @@ def _here(address: str) -> Any:
                 os.environ["CUDA_VISIBLE_DEVICES"] = self.dealt[number] if mine else "-1"
                 await worker.set_resources(GPU=int(mine))
 
-    kind, _, workers = address.partition(":")
-    dealt = jobs.dealt(int(workers)) if kind == "local" else []
+    dealt = jobs.dealt(own_workers(address)) if own_workers(address) else []
     return Here([place for place in dealt if place is not None])
+
+
+def _answers(client: Any, call: Callable[..., Any], *args: object) -> list[tuple[str, Any]]:
+    """Return what each worker says, or the error that it met; not of those that just go."""
+    from distributed.comm.core import CommClosedError
+
+    said = client.run(call, *args, on_error="return")
+    return [(name, one) for name, one in said.items() if not isinstance(one, CommClosedError)]
 
 
 def _check_versions(client: Any) -> None:
@@ -348,7 +373,7 @@ def _check_versions(client: Any) -> None:
             "the scheduler lacks the kit: it reads the jobs", received=error,
             expected=f"kit {mine[0]}", remedy="install it there",
         ) from error  # fmt: skip
-    for worker, said in client.run(eval, VERSION, on_error="return").items():
+    for worker, said in _answers(client, eval, VERSION):
         if isinstance(said, BaseException):
             raise SettingsError("a worker lacks the kit", received=f"{worker}: {said}",
                                 expected=f"kit {mine[0]}", remedy="install it there")  # fmt: skip
@@ -362,8 +387,7 @@ def _check_folder(client: Any, folder: Path, mark: str = "") -> None:
     if not folder.is_dir():
         raise SettingsError("the folder is not here", path=folder)
     names = [mark] if mark else sorted(os.listdir(folder))[:8]
-    seen = client.run(_listed, str(folder), on_error="return")
-    for worker, said in seen.items():
+    for worker, said in _answers(client, _listed, str(folder)):
         if not isinstance(said, list) or not set(names) <= set(said):
             other = "none of that name" if not isinstance(said, list) else "another content"
             raise _unseen(folder, f"{worker}: {other}")

@@ -62,7 +62,8 @@ def read_series(source: str | Path | Sequence[str | Path]) -> Series:
 
     Raises:
         ImageError: There is no file; a file is no DICOM, is cut off, is not one grey channel or
-            needs a package that is not installed; slices differ in size or orientation.
+            needs a package that is not installed; slices differ in size, spacing, orientation or
+            patient.
     """
     frames, positions, warnings = _ordered(source)
     placed = all(frame.placed for frame in frames)
@@ -93,6 +94,9 @@ def _ordered(
     frames = [frame for path in _files(source) for frame in read(path, pixels=pixels)]
     _same_slices(frames)
     warnings: list[str] = []
+    others = [frame.path.name for frame in frames if frame.series != frames[0].series]
+    if others:
+        warnings.append(f"another series than that of {frames[0].path.name}: {first(others)}")
     frames, positions = _sorted(frames, warnings)
     frames, positions = _unique(frames, positions, warnings)
     _look_for_gaps(frames, positions, warnings)
@@ -148,7 +152,7 @@ def _files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     files = [p for p in present if p.suffix.lower() == ".dcm"] or present
     if not files:
         what = "the folder holds no DICOM file" if path.is_dir() else "no such DICOM folder"
-        raise ImageError(what, path=path)
+        raise ImageError(what, path=path, remedy="bring the series, or leave its study out")
     return files
 
 
@@ -160,6 +164,18 @@ def _same_slices(frames: Sequence[Frame]) -> None:
                 "slices of one series differ in size",
                 expected=f"{model.shape} as in {model.path.name}",
                 received=str(frame.shape), path=frame.path,
+            )  # fmt: skip
+        if frame.patient and model.patient and frame.patient != model.patient:
+            raise ImageError(
+                "slices of one series are of different patients", path=frame.path,
+                expected=f"the patient of {model.path.name}", received="another PatientID",
+                remedy="take out what does not belong there: patients must not mix",
+            )  # fmt: skip
+        if not np.allclose(frame.pixel_spacing, model.pixel_spacing, rtol=SAME, equal_nan=True):
+            raise ImageError(
+                "slices of one series differ in pixel spacing", path=frame.path,
+                expected=f"{model.pixel_spacing} mm as in {model.path.name}",
+                received=str(frame.pixel_spacing), remedy="give each series a folder of its own",
             )  # fmt: skip
         if model.axes is None or frame.axes is None:
             continue

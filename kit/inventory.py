@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from kit import synthetic
 from kit.errors import KitError, MissingDataError
-from kit.files import sha256
+from kit.files import holds_files, sha256
 from kit.jobs import Job, run
 from kit.manifest import Dataset, Manifest
 
@@ -86,7 +86,7 @@ def verify(dataset: Dataset, data: str | Path | None = None, workers: int = 1) -
     files = [("sha256", name, digest) for name, digest in dataset.sha256.items()]
     if cases is not None:
         what = {"dicom": "series", "arrays": "arrays"}.get(dataset.kind, "image")
-        files += [(what, str(path), "") for path in cases.path.unique()]
+        files += [(what, path, "") for path in _of_cases(dataset, root, cases)]
         if "mask" in cases:
             files += [("mask", str(path), "") for path in cases["mask"].dropna().unique()]
     jobs = [Job(f"{file[0]} {file[1]}", _check, (dataset.kind, root, *file)) for file in files]
@@ -96,6 +96,18 @@ def verify(dataset: Dataset, data: str | Path | None = None, workers: int = 1) -
         for (what, name, _), one in zip(files, found, strict=True)
     ]
     return _table(rows)
+
+
+def _of_cases(dataset: Dataset, root: Path, cases: pd.DataFrame) -> list[str]:
+    """Return the path of each case, and of a study those of its other series that are there."""
+    found = [str(path) for path in cases.path.unique()]
+    if dataset.kind != "dicom":
+        return found
+    beside = [
+        (PurePosixPath(path).parent / name).as_posix() for path in found
+        for name in dataset.all_series
+    ]  # fmt: skip
+    return list(dict.fromkeys([*found, *(path for path in beside if holds_files(root / path))]))
 
 
 Row = tuple[str, str, str, int, str]

@@ -347,6 +347,14 @@ def _match(layout: Layout, root: Path, pattern: str, *, loose: bool) -> pd.DataF
                 row["path"] = hit
     if not found and loose and "{label}/" in pattern:
         return _match(layout, root, pattern.replace("{label}/", ""), loose=False)
+    beside = patterns.find(root, pattern.replace("{label}/", "")) if "/{label}/" in pattern else []
+    stray = [hit for hit, _ in beside if (root / hit).is_file()]
+    if stray:
+        raise TableError(
+            f"{len(stray)} images lie beside the folders of the classes", path=root,
+            expected=pattern, received=checks.first(stray),
+            remedy="lay each into the folder of its class, or take them away",
+        )  # fmt: skip
     rows = _frame(list(found.values()))
     if "{series}" in pattern:
         rows["series"] = [",".join(names) for names in rows["all"]]

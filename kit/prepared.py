@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import alike, jobs, kinds, marks, store, studies, training
+from kit import alike, jobs, kinds, locks, marks, store, studies, training
 from kit.challenge import Challenge
 from kit.checks import columns, first
 from kit.errors import ImageError, SettingsError
@@ -37,6 +38,9 @@ from kit.store import Store
 log = logging.getLogger(__name__)
 
 UNREADABLE = 0.05
+
+
+SYNTHETIC = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
 
 
 class Prepared:
@@ -95,7 +99,10 @@ class Prepared:
                 )  # fmt: skip
 
     def _claim(self) -> None:
-        """Write `settings.json`, or refuse a folder whose settings are others."""
+        """Write `settings.json`, or refuse a folder whose settings are others.
+
+        Where another run is at work, one of the same settings may be opened to look at.
+        """
         mine = {
             "challenge": self.challenge.name, "dataset": self.dataset.name, "smoke": self.smoke,
             "fold_table": digest(self._given_folds()) if self.fold_table else None,
@@ -112,17 +119,22 @@ class Prepared:
                     received=describe(different), path=self.out,
                     remedy="choose another --out, or leave it out to get a folder of its own",
                 )  # fmt: skip
-        remove_leftovers(self.out)
         normaliser = kinds.normaliser(self.dataset, self.settings)
-        write_json(path, {
+        said = {
             "fingerprint": self.fingerprint, "synthetic": self.synthetic, "compared": mine,
             "settings": self.settings.model_dump(mode="json"),
             "style": asdict(self.challenge.style), "entry": self.dataset.model_dump(mode="json"),
             "stain": normaliser and normaliser.to_dict(),
-        })  # fmt: skip
-        if self.synthetic:
-            note = "SYNTHETIC: drawn data; figures and submission say nothing about patients.\n"
-            write_text(self.out / "SYNTHETIC.txt", note)
+        }  # fmt: skip
+        try:
+            with locks.held(self.out):
+                remove_leftovers(self.out)
+                write_json(path, said)
+                if self.synthetic:
+                    write_text(self.out / "SYNTHETIC.txt", SYNTHETIC)
+        except SettingsError:
+            if not path.is_file() or read_json(path) != json.loads(json.dumps(said)):
+                raise
 
     @property
     def fingerprint(self) -> str:

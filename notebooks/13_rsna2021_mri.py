@@ -2,7 +2,7 @@
 # # 13 RSNA-MICCAI 2021 MRI
 #
 # **Question.** Is the MGMT promoter of a brain tumour methylated? Asked of four MRI series a
-# patient, judged by the AUC over patients; the leaderboard's entry that is re-run here had .618.
+# patient, judged by the AUC over patients; the leaderboard's entry that is re-run here had .619.
 #
 # **Inputs.** `train/<id>/<series>/Image-N.dcm`, `train_labels.csv` and `sample_submission.csv`, or
 # the drawn stand-in of the same layout. **Outputs.** Three runs and a checked `submission.csv`.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -301,6 +304,32 @@ def test_a_list_of_patients_is_found(name: str, text: str, tmp_path: Path) -> No
     (tmp_path / name).write_text(text)
     (found,) = scan.findings(tmp_path)
     assert found.kind == "patients" and "patient_id" in found.what
+
+
+def packed(text: str, name: str) -> bytes:
+    place = io.BytesIO()
+    with tarfile.open(fileobj=place, mode="w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text.encode()))
+    return place.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [("a.tar.gz", packed("patient_id,label\n", "b.csv"), "patients"),
+     ("a.csv.gz", gzip.compress(b"patient_id,label\n"), "patients"),
+     ("a.gz", b"no gzip", "patients"), ("a.xlsx", b"PK", "patients"),
+     ("a.csv", b"sep=;\npatient_ids;label\n", "patients"), ("a.nii.gz", b"", "images"),
+     ("a.jpg", b"", "images"), ("a.yaml", b"root: C:/Us" + b"ers/kim/x", "path"),
+     ("a.yaml", b"root: /mnt/c/Us" + b"ers/kim", "path"),
+     ("a.yaml", b"root: /ho" + b"me/kim", "path")],
+)  # fmt: skip
+def test_what_is_packed_or_cannot_be_looked_into_is_found(
+    name: str, content: bytes, kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert kind in {one.kind for one in scan.findings(tmp_path)}
 
 
 def test_a_table_of_cases_is_none_of_patients(tmp_path: Path) -> None:

@@ -226,6 +226,22 @@ def test_a_worker_of_another_version_that_comes_later_does_no_job(
         list(later.each([Job("a", where)]))
 
 
+def backend(*_: Any) -> str | None:
+    return os.environ.get("KERAS_BACKEND")
+
+
+def test_workers_take_the_backend_of_the_command(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for named in ("jax", None):
+        if named:
+            monkeypatch.setenv("KERAS_BACKEND", named)
+        else:
+            monkeypatch.delenv("KERAS_BACKEND")
+        with clusters.on(address):
+            assert jobs.values(run([Job("a", backend)])) == [named]
+
+
 def test_a_worker_that_loses_a_folder_does_no_job(address: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with clusters.on(address, sees=[tmp_path / "data"]):
@@ -324,7 +340,8 @@ def test_what_listens_and_is_no_scheduler_is_refused_in_time(
 
 
 @pytest.mark.parametrize(
-    "address", ["local:0", "local:two", "local:\u00b2", "local:", "host", "8786"]
+    "address",
+    ["local:0", "local:two", "local:\u00b2", "local:", "http://a:1", "tcp://a", "host", "8786"],
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
     assert "local:N" in refused(address)

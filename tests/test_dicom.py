@@ -35,6 +35,35 @@ def test_slices_of_a_tilted_plane_are_sorted_along_its_normal(tmp_path: Path) ->
     assert read_series(tmp_path).volume[:, 0, 0].tolist() == [3, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("element", "value", "said"),
+    [("PatientID", "another", r"different patients.*must not mix"),
+     ("PixelSpacing", [0.6, 0.75], r"differ in pixel spacing.*folder of its own")],
+)  # fmt: skip
+def test_a_slice_of_another_patient_or_spacing_is_refused_by_name(
+    element: str, value: object, said: str, tmp_path: Path
+) -> None:
+    folder = series(tmp_path, [1, 2, 3], PatientID="one")
+    odd = sorted(folder.glob("*.dcm"))[-1]
+    data = pydicom.dcmread(odd)
+    setattr(data, element, value)
+    data.save_as(odd)
+    for reading in (read_series, look):
+        with pytest.raises(ImageError, match=said) as told:
+            reading(folder)
+        assert told.value.path == str(odd)
+
+
+def test_a_slice_of_another_series_is_told(tmp_path: Path) -> None:
+    folder = series(tmp_path, [1, 2, 3], SeriesInstanceUID="1.2")
+    odd = sorted(folder.glob("*.dcm"))[-1]
+    data = pydicom.dcmread(odd)
+    data.SeriesInstanceUID = "1.3"
+    data.save_as(odd)
+    (warned,) = read_series(folder).warnings
+    assert warned.startswith("another series than that of") and odd.name in warned
+
+
 def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
     folder = series(tmp_path, [1, 2], RescaleSlope=0.5, RescaleIntercept=-100)
     assert read_series(folder).volume[:, 0, 0].tolist() == [-95, -90]

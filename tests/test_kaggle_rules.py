@@ -190,6 +190,9 @@ BROKEN = [
     Case("a title of two lines", kernel(title="kit\ntiny"), "title-short"),
     Case("pip from the network", notebook(lambda n: n["cells"].append(
         {"cell_type": "code", "metadata": {}, "source": ["!pip install -q timm"]})), "pip"),
+    Case("curl in a shell's cell", notebook(lambda n: n["cells"].append(
+        {"cell_type": "code", "metadata": {}, "source": "%%bash\ncd x && curl -O https://a/b"})),
+        "pip"),
     Case("a licence that Kaggle does not know", dataset(licenses=[{"name": "MITx"}]), "licence"),
     Case("no dataset metadata", lambda f: (f / FOLDER / DATASET).unlink(), "dataset-metadata",
          True),
@@ -243,6 +246,10 @@ VALID: dict[str, Change] = {
     "a dataset's version": kernel(dataset_sources=[OWN[0], "ann/tiny-data/4"]),
     "a licence of its own": dataset(licenses=[{"name": "CC-BY-NC-SA-4.0"}]),
     "a number": kernel(id_no=12345),
+    "words about pip": notebook(lambda n: n["cells"].append(
+        {"cell_type": "markdown", "metadata": {}, "source": ["!pip install is not needed"]})),
+    "a cell without text": notebook(lambda n: n["cells"].append(
+        {"cell_type": "code", "metadata": {}, "source": None})),
     "pip from what is attached": notebook(lambda n: n["cells"].append(
         {"cell_type": "code", "metadata": {}, "source": ["!pip install --no-index ./a.whl"]})),
     "keywords": kernel(keywords=["mri"]),

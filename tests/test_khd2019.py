@@ -147,6 +147,16 @@ def test_a_photograph_counts_whatever_its_suffix_is_written_as(data: Path, entry
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_photograph_beside_the_folders_of_the_classes_is_an_error(
+    part: str, data: Path, entry: Dataset
+) -> None:
+    path = next((data / "khd2019" / part / "AMD").iterdir())
+    path.rename(path.parents[1] / path.name)
+    with pytest.raises(TableError, match=rf"beside the folders of the classes.*{path.name}"):
+        entry.cases(data)
+
+
 def test_two_files_of_one_name_are_an_error(data: Path, entry: Dataset) -> None:
     path = next((data / "khd2019" / "train" / "AMD").iterdir())
     path.with_suffix(".JPG").write_bytes(path.read_bytes())

@@ -14,6 +14,7 @@ import project
 import pytest
 
 from kit import locks
+from kit.challenges import open_run
 from kit.errors import SettingsError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
@@ -54,6 +55,24 @@ def test_a_second_run_is_refused_while_the_first_lives_and_takes_over_when_it_is
         first.communicate()
     assert project.code_of(*command) == 0
     assert (tmp_path / "out" / "submission.csv").is_file()
+
+
+def test_what_is_refused_leaves_the_living_run_s_settings_and_its_like_may_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    opened = open_run("tiny", out=tmp_path / "out", settings=project.QUICK)
+    before = (opened.out / "settings.json").read_bytes()
+    first = holder(opened.out)
+    try:
+        with pytest.raises(SettingsError, match="another run is at work"):
+            open_run("tiny", out=opened.out, settings={**project.QUICK, "seed": 7})
+        assert (opened.out / "settings.json").read_bytes() == before
+        open_run("tiny", out=opened.out, settings=project.QUICK)
+    finally:
+        first.kill()
+        first.communicate()
 
 
 def test_a_folder_is_free_again_after_the_block_and_after_an_error(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ MOST_MB = 2000.0
 BASES = {(3, 11): "3.11.13", (3, 12): "3.12.11", (3, 13): "3.13.7"}
 """Of the official Python images: the packages are pinned as this Python has them."""
 PLACE = re.compile(
-    r"/(?!(?:bin|boot|dev|etc|lib\w*|opt|proc|root|run|sbin|sys|tmp|usr|var|work)(?:/|$))"
+    r"/(?!data(?:/(?:train|test|output)(?:/.*)?)?$)(?!(?:bin|boot|dev|etc|lib\w*|opt|proc|root|run|sbin|sys|tmp|usr|var|work)(?:/|$))"
     r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*"
 )
-"""A folder that no shell splits, and that neither the image nor the system needs."""
+"""A folder that no shell splits, and that neither data, image nor system need."""
 PACKED = "model"
 NOTEBOOK_ONLY = ("ipykernel", "jupytext", "nbconvert", "papermill")
 """What no script of a container runs."""

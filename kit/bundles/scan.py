@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import gzip
 import io
 import json
 import re
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +24,7 @@ SECRET_FILES = re.compile(
     r"(\.json)?|.*\.(pem|p12|pfx|key|keystore|kdbx)", re.IGNORECASE,
 )  # fmt: skip
 NAME = (
-    r"(?:\w+_)?(?:password|passwd|pwd|secret|(?:access|auth|api|kaggle|refresh)_?token|"
+    r"(?:\w+_)?(?:password|passwd|pwd|secret|token|"
     r"(?:api|access|secret|private|kaggle|account)_?key)"
 )
 """How the names of secrets end."""
@@ -45,22 +48,28 @@ SECRETS = {
                                    rf"{NAME}[\s=]{VALUE}",
 }  # fmt: skip
 """What it is: how it looks in a text."""
+IMAGES = tuple(
+    ".dcm .svs .mrxs .ndpi .scn .bif .vsi .czi .tif .tiff .jpg .jpeg .png .bmp .nii .nrrd "
+    ".mha".split()
+)
+OPAQUE = tuple(".xlsx .xls .ods .docx .pdf .db .sqlite .sqlite3 .feather .rds .sav .dta".split())
+"""Images, and files that may hold a table of patients and are read by programs of their own."""
 CODE = (".py", ".ipynb")
 UNQUOTED = re.compile(rf"(?i)^\s*(?:-\s+)?{NAME}\s*[:=]\s*{VALUE}\s*(?:#.*)?$")
 """A password in a file of settings; in Python such a line names a variable."""
 HOMES = re.compile(
-    r"(?:(?<![\w.:/~-])|file:(?://[\w.-]*)?)(?:/(?:home|Users)/[\w.-]+/|/root/\w)"
-    r"|\b[A-Za-z]:\\+Users\\+[\w.-]+"
+    r"(?:(?<![\w.:/~-])|file:(?://[\w.-]*)?)(?:(?:/export)?/(?:home|Users)/[\w.-]+|/root/\w)"
+    r"|/mnt/[a-z]/Users/[\w.-]+|\b[A-Za-z]:[\\/]+Users[\\/]+[\w.-]+"
 )
 ABSOLUTE = re.compile(r"(?<![\w.:/~\\>)}*-])/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 PUBLIC = tuple(
     f"/{top}/" for top in "kaggle data bin dev etc lib opt proc run sbin sys tmp usr var".split()
 )
 """Places that are the same on every machine, or the platform's own."""
-TABLES = (".csv", ".tsv", ".txt", ".parquet")
+TABLES = (".csv", ".tsv", ".txt", ".dat", ".parquet")
 LISTS = (".json", ".jsonl", ".ndjson", ".geojson")
 PATIENTS = re.compile(
-    r"(?:patient|person|subject|pt)s?_?(?:id|name|no|number|key|code|dob|birth_?da(?:te|y)|address)|"
+    r"(?:patient|person|subject|pt)s?_?(?:ids?|name|no|number|key|code|dob|birth_?da(?:te|y)|address)|"
     r"patients?|persons?|subjects?|(?:first|last|full|family|given)_?name|surname|mrn|ssn|"
     r"nhs_?(?:no|number)|(?:hospital|chart|(?:medical_?)?record|accession)_?(?:id|no|number)|"
     r"(?:date_?of_?)?birth(?:_?da(?:te|y))?|dob|address|post_?code|zip_?code|phone(?:_?number)?|"
@@ -147,8 +156,13 @@ def _of_file(name: str, data: bytes) -> Iterator[Found]:
     suffix = path.suffix.lower()
     if SECRET_FILES.fullmatch(path.name):
         yield Found("secret", name, "a file that keeps secrets, by its name")
-    if suffix in (".dcm", ".svs", ".mrxs", ".ndpi", ".scn") or data[128:132] == b"DICM":
-        yield Found("images", name, "an image of a patient")
+    if suffix in IMAGES or path.name.endswith(".nii.gz") or data[128:132] == b"DICM":
+        yield Found("images", name, "an image, which may be of a patient")
+    if suffix in OPAQUE:
+        yield Found("patients", name, "tables that are not looked into here")
+    if suffix == ".gz" or path.name.endswith((".tgz", ".tar")):
+        yield from _of_tar_or_gz(name, path, data)
+        return
     if suffix in ARCHIVES and zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.namelist():
@@ -164,6 +178,21 @@ def _of_file(name: str, data: bytes) -> Iterator[Found]:
     if suffix == ".ipynb":
         yield from _of_notebook(name, text)
     yield from _of_text(name, text, settings=suffix not in CODE)
+
+
+def _of_tar_or_gz(name: str, path: PurePosixPath, data: bytes) -> Iterator[Found]:
+    """Look into what is packed; what cannot be unpacked may hold anything."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                if stream is not None:
+                    yield from _of_file(f"{name}!{member.name}", stream.read())
+    except tarfile.TarError:
+        try:
+            yield from _of_file(f"{name}!{path.stem}", gzip.decompress(data))
+        except (OSError, EOFError, zlib.error):
+            yield Found("patients", name, "an archive that cannot be looked into")
 
 
 def _text(data: bytes) -> str | None:
@@ -214,7 +243,11 @@ def _columns(suffix: str, data: bytes, text: str) -> list[str]:
         import pyarrow.parquet as pq
 
         return list(pq.read_schema(io.BytesIO(data)).names)
-    lines = (line for line in text.lstrip("\ufeff").splitlines() if line.strip(" #,;\t"))
+    lines = (
+        line
+        for line in text.lstrip("\ufeff").splitlines()
+        if line.strip(" #,;\t") and not line.startswith("sep=")
+    )
     found = next((line for line in lines if not line.startswith("#") or _private(_split(line))), "")
     return _split(found)
 

@@ -24,6 +24,10 @@ from kit.bundles.push import Push, Rules, read, said
 from kit.manifest import FILE
 
 RULES = Rules()
+FETCHES = re.compile(
+    r"\b(?:pip[\d.]*|conda|mamba|apt|apt-get)\b.*\b(?:install|download)\b|\bgit\s+clone\b|\bwget\b|\bcurl\b"
+)
+"""Commands that want a network."""
 
 
 @RULES("sources-list", f"{', '.join(SOURCES)} are lists of text", "write [] where there is none")
@@ -117,7 +121,7 @@ def _data(push: Push) -> Iterator[str]:
 
 def _entry(push: Push) -> dict[str, Any] | None:
     """Return the entry of the notebook's CHALLENGE in the manifest of the attached wheel."""
-    text = "\n".join("".join(cell.get("source", "")) for cell in push.cells)
+    text = "\n".join(_source(cell) for cell in push.cells)
     named = re.search(r'^CHALLENGE = "([^"]+)"', text, re.MULTILINE)
     wheels = sorted(push.attached.glob("*.whl"))
     if not named or not wheels or not zipfile.is_zipfile(wheels[0]):
@@ -138,7 +142,7 @@ def _notebook(push: Push) -> Iterator[str]:
     if not push.cells:
         yield "no cells" if read(push.code) is not None else "no JSON object"
     for number, cell in enumerate(push.cells):
-        source = "".join(cell.get("source", ""))
+        source = _source(cell)
         if cell.get("cell_type") == "code" and not re.search(r"^\s*[%!?]", source, re.MULTILINE):
             try:
                 compile(source, "cell", "exec")
@@ -175,14 +179,19 @@ def _kernel_language(push: Push) -> Iterator[str]:
        "attach a wheel, and install it with --no-index")  # fmt: skip
 def _pip(push: Push) -> Iterator[str]:
     for number, cell in enumerate(push.cells):
-        for line in "".join(cell.get("source", "")).splitlines():
-            if (
-                re.match(
-                    r"\s*[!%]\s*(?:pip3?|python\S* -m pip|conda|apt\S*)\s+(?:-\S+\s+)*install", line
-                )
-                and "--no-index" not in line
-            ):
+        source = _source(cell)
+        shell = source.startswith(("%%bash", "%%sh"))
+        for line in source.splitlines() if cell.get("cell_type") == "code" else ():
+            asks = FETCHES.search(line) and (shell or line.lstrip().startswith(("!", "%")))
+            if asks and "--no-index" not in line:
                 yield f"cell {number}: {line.strip()}"
+
+
+def _source(cell: dict[str, Any]) -> str:
+    """Return a cell's text, "" where it is none."""
+    found = cell.get("source", "")
+    lines = found if isinstance(found, list) else [found]
+    return "".join(line for line in lines if isinstance(line, str))
 
 
 @RULES("outputs", "the notebook carries no outputs: they may show data", "clear them")

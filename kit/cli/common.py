@@ -48,7 +48,11 @@ Cluster = Annotated[
 
 
 def alone_or(cluster: str | None, workers: int | None) -> None:
-    """Raise if both a cluster and a number of workers are given."""
+    """Raise if both a cluster and a number of workers are given, or the cluster is none."""
+    if cluster is not None:
+        from kit.clusters import own_workers
+
+        own_workers(cluster)
     if cluster is not None and workers is not None:
         raise SettingsError("--cluster and --workers exclude each other",
                             received=f"{cluster} and {workers}",

@@ -142,7 +142,8 @@ def _hours(text: str) -> float:
     except ValueError:
         hours = float("nan")
     if not 0 < hours < float("inf"):
-        raise SettingsError("KIT_HOURS must be above 0", received=f"KIT_HOURS={text}")
+        raise SettingsError("KIT_HOURS must be above 0", received=f"KIT_HOURS={text}",
+                            expected="hours, such as 9", remedy="KIT_HOURS=9")  # fmt: skip
     return hours
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kit import carried, finished, submission
-from kit.errors import KitError
+from kit.errors import KitError, MissingDataError
 from kit.files import read_json, write_json
 from kit.finished import Finished
 from kit.manifest import Dataset
@@ -57,8 +57,11 @@ def hooks(
             carried.carry(out, path)
 
     def load(place: str, *_: Any, **__: Any) -> None:
-        shutil.rmtree(out, ignore_errors=True)  # what save wrote, and nothing else
         path = Path(place)
+        if not path.is_dir() and not zipfile.is_zipfile(path):
+            raise MissingDataError("no checkpoint", path=path, expected="what save wrote",
+                                   remedy="nsml model ls names them")  # fmt: skip
+        shutil.rmtree(out, ignore_errors=True)  # what save wrote, and nothing else
         if path.is_file():
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(out)
@@ -124,6 +127,13 @@ def _in_time(images: Sequence[Any], limit: float | None) -> Iterator[Sequence[An
             if size == TIMED:
                 log.info("%.3f s an image, about %.0f s in all", pace, pace * len(images))
         size = TIMED if begun == 0 else PART
+    taken = time.monotonic() - start
+    if limit is not None and taken > limit:
+        raise KitError(
+            "predicting took longer than NSML allows", expected=f"at most {limit:.0f} s",
+            received=f"{taken:.0f} s for {len(images)} images",
+            remedy="fewer or smaller networks, or --set tta=false",
+        )  # fmt: skip
 
 
 def _answers(run: Finished, images: Sequence[Any], folder: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kit import submission, synthetic
 from kit.challenge import Challenge
-from kit.challenges import find
+from kit.challenges import find, wanted
 from kit.errors import KitError, SubmissionError
 from kit.files import write_json
 from kit.manifest import load_manifest
@@ -63,7 +63,7 @@ class Scene:
         cls, challenge: str, platform: str, root: Path, *, settings: Sequence[str], end: float
     ) -> Scene:
         """Return the scene of a rehearsal that begins."""
-        parse(list(settings))
+        wanted(challenge, parse(list(settings)))
         return cls(find(challenge, load_manifest()), platform, root, settings, end)
 
     def left(self) -> float:
