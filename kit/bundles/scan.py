@@ -52,7 +52,7 @@ IMAGES = tuple(
     ".dcm .svs .mrxs .ndpi .scn .bif .vsi .czi .tif .tiff .jpg .jpeg .png .bmp .nii .nrrd "
     ".mha".split()
 )
-OPAQUE = tuple(".xlsx .xls .ods .docx .pdf .db .sqlite .sqlite3 .feather .rds .sav .dta".split())
+OPAQUE = tuple(".xlsx .xls .ods .docx .pdf .db .sqlite .sqlite3 .feather .rds .dta".split())
 """Images, and files that may hold a table of patients and are read by programs of their own."""
 CODE = (".py", ".ipynb")
 UNQUOTED = re.compile(rf"(?i)^\s*(?:-\s+)?{NAME}\s*[:=]\s*{VALUE}\s*(?:#.*)?$")
@@ -69,10 +69,11 @@ PUBLIC = tuple(
 TABLES = (".csv", ".tsv", ".txt", ".dat", ".parquet")
 LISTS = (".json", ".jsonl", ".ndjson", ".geojson")
 PATIENTS = re.compile(
-    r"(?:patient|person|subject|pt)s?_?(?:ids?|name|no|number|key|code|dob|birth_?da(?:te|y)|address)|"
+    r"(?:patient|person|subject|pt)s?_?(?:ids?|name|no|number|key|code|dob|birth_?date|birth_?day|"
+    r"address)|"
     r"patients?|persons?|subjects?|(?:first|last|full|family|given)_?name|surname|mrn|ssn|"
     r"nhs_?(?:no|number)|(?:hospital|chart|(?:medical_?)?record|accession)_?(?:id|no|number)|"
-    r"(?:date_?of_?)?birth(?:_?da(?:te|y))?|dob|address|post_?code|zip_?code|phone(?:_?number)?|"
+    r"(?:date_?of_?)?birth|birth_?date|birth_?day|dob|address|post_?code|zip_?code|phone(?:_?number)?|"
     r"e?_?mail|환자.*|이름|성명|등록번호|차트번호|주민.*|생년월일|전화.*|주소", re.IGNORECASE,
 )  # fmt: skip
 """Names of columns, with `_` for blanks, points and hyphens."""
