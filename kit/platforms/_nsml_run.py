@@ -115,11 +115,8 @@ def _in_time(images: Sequence[Any], limit: float | None) -> Iterator[Sequence[An
     while done < len(images):
         expected = time.monotonic() - start + pace * (len(images) - done)
         if limit is not None and expected > limit:
-            raise KitError(
-                "predicting would take longer than NSML allows", expected=f"at most {limit:.0f} s",
-                received=f"about {expected:.0f} s for {len(images)} images; stopped after {done}",
-                remedy="fewer or smaller networks, or --set tta=false",
-            )  # fmt: skip
+            raise _too_slow(limit, f"about {expected:.0f} s for {len(images)} images; "
+                            f"stopped after {done}")  # fmt: skip
         begun, done, before = done, min(done + size, len(images)), time.monotonic()
         yield images[begun:done]
         if begun:  # the first part also loads the libraries
@@ -129,11 +126,14 @@ def _in_time(images: Sequence[Any], limit: float | None) -> Iterator[Sequence[An
         size = TIMED if begun == 0 else PART
     taken = time.monotonic() - start
     if limit is not None and taken > limit:
-        raise KitError(
-            "predicting took longer than NSML allows", expected=f"at most {limit:.0f} s",
-            received=f"{taken:.0f} s for {len(images)} images",
-            remedy="fewer or smaller networks, or --set tta=false",
-        )  # fmt: skip
+        raise _too_slow(limit, f"{taken:.0f} s for {len(images)} images")
+
+
+def _too_slow(limit: float, received: str) -> KitError:
+    return KitError(
+        "predicting takes longer than NSML allows", expected=f"at most {limit:.0f} s",
+        received=received, remedy="fewer or smaller networks, or --set tta=false",
+    )  # fmt: skip
 
 
 def _answers(run: Finished, images: Sequence[Any], folder: Path) -> np.ndarray:
