@@ -280,7 +280,7 @@ def test_a_cluster_without_a_worker_is_not_waited_for_for_ever(
     assert "no worker is left" in caplog.text
 
 
-def test_later_data_are_read_by_the_workers_into_a_folder_that_they_see(
+def test_a_temporary_folder_stands_where_the_workers_see_it(
     cluster: clusters.Cluster, tmp_path: Path
 ) -> None:
     with jobs.scratch("kit-test-", tmp_path / "beside") as folder:
