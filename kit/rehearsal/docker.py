@@ -118,6 +118,8 @@ class Container:
         try:
             done = self._inference()
         except KitError as error:
+            if broken.name not in str(error.received):  # it stopped for another reason
+                raise
             raise because(error, remedy) from error
         self.scene.score(self.answer)  # raises where a case is missing
         stated = [line for line in self.answer.read_text(encoding="utf-8").splitlines()
